@@ -1,0 +1,249 @@
+"""Canonical covers: what a structure finds for a half-space, before it is counted, summed or listed.
+
+The points of a half-space are a disjoint union of *parts*: whole nodes (all of a node's points are
+inside) and tiles with a mask of their inside lanes. Every structure yields such a cover, and counting,
+summing and reporting are the same few kernels over covers, whatever the structure.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from . import parallel
+from .jit import kernel
+from .tiles import TILE, lowest_lane, popcount
+
+_ONE = np.uint64(1)
+
+BLOCK_PARTS = 1 << 16
+"""Parts a block of covers has room for, where the tiles of one query are fewer."""
+
+RADIX_BITS = 11
+INSERTION_SORT_LENGTH = 48
+
+
+class Nodes(NamedTuple):
+    """Nodes of a hierarchy over tiles, in preorder. Empty arrays for a structure without nodes."""
+
+    first: np.ndarray  # (nodes,) int32, first tile
+    last: np.ndarray  # (nodes,) int32, one past the last tile
+    sums: np.ndarray  # (nodes, w) float64, weights of all points below
+
+
+class Covers(NamedTuple):
+    """Covers of consecutive queries in CSR form. A part >= 0 is a tile, a part ~v is the node v."""
+
+    indptr: np.ndarray  # (queries + 1,) int64
+    parts: np.ndarray  # int32
+    masks: np.ndarray  # uint64, of tiles
+    work: np.ndarray  # (queries, 3) int64: nodes visited, points touched, exact tests
+
+    def __len__(self) -> int:
+        return len(self.indptr) - 1
+
+
+def covers(
+    cover_kernel: Callable,
+    structure: NamedTuple,
+    normals: np.ndarray,
+    offsets: np.ndarray,
+    *,
+    closed: bool,
+    stop_at_first: bool,
+    nanoseconds: float,
+) -> list[Covers]:
+    """Cover every half-space, side by side in blocks; the blocks are in query order.
+
+    `cover_kernel(structure, normals, offsets, closed, stop_at_first, indptr, parts, masks, work)` covers
+    queries from the first on while there is room and returns how many it finished.
+    """
+
+    def block(first: int, last: int) -> list[Covers]:
+        found = []
+        tiles = len(structure.tiles.data)
+        while first < last:
+            room = max(tiles, min(BLOCK_PARTS, tiles * (last - first)))
+            parts, masks = np.empty(room, np.int32), np.empty(room, np.uint64)
+            indptr = np.zeros(last - first + 1, np.int64)
+            work = np.zeros((last - first, 3), np.int64)
+            done = cover_kernel(
+                structure,
+                normals[first:last],
+                offsets[first:last],
+                closed,
+                stop_at_first,
+                indptr,
+                parts,
+                masks,
+                work,
+            )
+            used = indptr[done]
+            if used < room // 2:  # keep what was found, not the room for it
+                parts, masks = parts[:used].copy(), masks[:used].copy()
+            found.append(Covers(indptr[: done + 1], parts[:used], masks[:used], work[:done]))
+            first += done
+        return found
+
+    pieces = parallel.parts(len(normals), nanoseconds)
+    blocks = parallel.run([lambda a=a, b=b: block(a, b) for a, b in pieces])
+    return [cover for found in blocks for cover in found]
+
+
+@kernel
+def _points_in(nodes, v, count):
+    return min(nodes.last[v] * TILE, count) - nodes.first[v] * TILE
+
+
+@kernel
+def _count(covers, nodes, count, counts):
+    for q in range(counts.size):
+        total = 0
+        for s in range(covers.indptr[q], covers.indptr[q + 1]):
+            part = covers.parts[s]
+            if part >= 0:
+                total += popcount(covers.masks[s])
+            else:
+                total += _points_in(nodes, ~part, count)
+        counts[q] = total
+
+
+def count(blocks: list[Covers], nodes: Nodes, n: int) -> np.ndarray:
+    """Points in each cover, int64 (queries,)."""
+    counts = np.zeros(sum(map(len, blocks)), np.int64)
+    start = 0
+    for block in blocks:
+        _count(block, nodes, n, counts[start : start + len(block)])
+        start += len(block)
+    return counts
+
+
+@kernel
+def _sum(covers, nodes, weights, sums):
+    for q in range(sums.shape[0]):
+        for s in range(covers.indptr[q], covers.indptr[q + 1]):
+            part = covers.parts[s]
+            if part < 0:
+                for c in range(sums.shape[1]):
+                    sums[q, c] += nodes.sums[~part, c]
+                continue
+            mask = covers.masks[s]
+            while mask:
+                slot = part * TILE + lowest_lane(mask)
+                mask &= mask - _ONE
+                for c in range(sums.shape[1]):
+                    sums[q, c] += weights[slot, c]
+
+
+def weight_sums(blocks: list[Covers], nodes: Nodes, weights: np.ndarray) -> np.ndarray:
+    """Weights (n, w) by slot, summed over each cover, float64 (queries, w)."""
+    sums = np.zeros((sum(map(len, blocks)), weights.shape[1]))
+    start = 0
+    for block in blocks:
+        _sum(block, nodes, weights, sums[start : start + len(block)])
+        start += len(block)
+    return sums
+
+
+@kernel
+def _write_ranks(covers, q, nodes, ranks, out):
+    """Ranks of the points of cover q, in the order of its parts; whether they ascend."""
+    k = 0
+    for s in range(covers.indptr[q], covers.indptr[q + 1]):
+        part = covers.parts[s]
+        if part < 0:
+            first = nodes.first[~part] * TILE
+            for slot in range(first, min(nodes.last[~part] * TILE, ranks.size)):
+                out[k] = ranks[slot]
+                k += 1
+            continue
+        mask = covers.masks[s]
+        while mask:
+            out[k] = ranks[part * TILE + lowest_lane(mask)]
+            mask &= mask - _ONE
+            k += 1
+    for i in range(1, k):
+        if out[i - 1] > out[i]:
+            return False
+    return True
+
+
+@kernel
+def _insertion_sort(values):
+    for i in range(1, values.size):
+        value = values[i]
+        j = i - 1
+        while j >= 0 and values[j] > value:
+            values[j + 1] = values[j]
+            j -= 1
+        values[j + 1] = value
+
+
+@kernel
+def _radix_pass(source, target, shift, places):
+    places[:] = 0
+    for i in range(source.size):
+        places[(source[i] >> shift) & (places.size - 1)] += 1
+    place = 0
+    for digit in range(places.size):
+        size = places[digit]
+        places[digit] = place
+        place += size
+    for i in range(source.size):
+        digit = (source[i] >> shift) & (places.size - 1)
+        target[places[digit]] = source[i]
+        places[digit] += 1
+
+
+@kernel
+def _sort_ranks(values, spare, limit, places):
+    """Sort ranks below `limit`; returns the buffer that holds them."""
+    if values.size <= INSERTION_SORT_LENGTH:
+        _insertion_sort(values)
+        return values
+    shift = 0
+    while (limit - 1) >> shift:
+        _radix_pass(values, spare, shift, places)
+        values, spare = spare, values
+        shift += RADIX_BITS
+    return values
+
+
+@kernel
+def _fill(covers, nodes, ranks, ids, counts, out):
+    longest = 0
+    for q in range(counts.size):
+        longest = max(longest, counts[q])
+    values, spare = np.empty(longest, np.int32), np.empty(longest, np.int32)
+    places = np.empty(1 << RADIX_BITS, np.int32)
+    start = 0
+    for q in range(counts.size):
+        found = values[: counts[q]]
+        ascending = _write_ranks(covers, q, nodes, ranks, found)
+        if not ascending:
+            found = _sort_ranks(found, spare[: counts[q]], ranks.size, places)
+        if ids.size:
+            for i in range(found.size):
+                out[start + i] = ids[found[i]]
+        else:
+            for i in range(found.size):
+                out[start + i] = found[i]
+        start += found.size
+
+
+def fill(
+    blocks: list[Covers], nodes: Nodes, ranks: np.ndarray, ids: np.ndarray, counts: np.ndarray
+) -> np.ndarray:
+    """Ids in each cover, ascending within a query, int64 (counts.sum(),).
+
+    `ids` maps ranks to the caller's ids; empty where they are the same.
+    """
+    indices = np.empty(counts.sum(), np.int64)
+    tasks, query, place = [], 0, 0
+    for block in blocks:
+        mine = counts[query : query + len(block)]
+        out = indices[place : place + mine.sum()]
+        tasks.append(lambda b=block, m=mine, o=out: _fill(b, nodes, ranks, ids, m, o))
+        query, place = query + len(block), place + len(out)
+    parallel.run(tasks)
+    return indices

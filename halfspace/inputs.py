@@ -1,0 +1,143 @@
+"""Input checks: one clear exception that says what was expected and what came, before any work."""
+
+import operator
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+EXACT_INTEGER = 2**53
+"""Every integer up to here is a float64."""
+
+MOST_POINTS = 2**31 - 64
+
+
+class Queries(NamedTuple):
+    """Checked half-spaces: float64, contiguous, read-only."""
+
+    normals: np.ndarray  # (m, d)
+    offsets: np.ndarray  # (m,)
+    single: bool  # one query came, one answer goes
+
+
+def _real_array(values: ArrayLike, name: str) -> np.ndarray:
+    """`values` as float32 or float64, widened without loss."""
+    array = np.asarray(values)
+    if array.dtype.name == "bfloat16":
+        return array.astype(np.float32)
+    kind, size = array.dtype.kind, array.dtype.itemsize
+    if kind not in "fiu" or size > 8:
+        raise TypeError(
+            f"{name}: expected floats or integers of at most 64 bits, got {array.dtype}"
+        )
+    if kind == "f":
+        return array.astype(np.float64 if size == 8 else np.float32, copy=False)
+    if size <= 2:
+        return array.astype(np.float32)
+    wide = array.astype(np.float64)
+    if size == 8:
+        for position in np.argwhere(abs(wide) >= EXACT_INTEGER):
+            at = tuple(position.tolist())
+            if int(wide[at]) != int(array[at]):
+                raise ValueError(
+                    f"{name}: expected integers that float64 holds, got {array[at]} at {list(at)}"
+                )
+    return wide
+
+
+def _first_bad_row(array: np.ndarray, bad: np.ndarray) -> tuple[int, object]:
+    position = np.argwhere(bad)[0]
+    return int(position[0]), array[tuple(position)]
+
+
+def _check_finite(array: np.ndarray, name: str) -> None:
+    finite = np.isfinite(array)
+    if not finite.all():
+        row, value = _first_bad_row(array, ~finite)
+        raise ValueError(f"{name}: expected finite numbers, got {value} in row {row}")
+
+
+def as_points(points: ArrayLike) -> np.ndarray:
+    """Points (n, d), d >= 1, float32 or float64, C order, finite."""
+    array = _real_array(points, "points")
+    if array.ndim != 2 or array.shape[1] == 0:
+        raise ValueError(f"points: expected shape (n, d) with d >= 1, got shape {array.shape}")
+    if len(array) > MOST_POINTS:
+        raise ValueError(f"points: expected at most {MOST_POINTS} rows, got {len(array)}")
+    _check_finite(array, "points")
+    return np.ascontiguousarray(array)
+
+
+def as_ids(ids: ArrayLike, n: int) -> np.ndarray:
+    """Distinct ids (n,), int64."""
+    array = np.asarray(ids)
+    if array.dtype.kind not in "iu" and array.size:
+        raise TypeError(f"ids: expected integers, got {array.dtype}")
+    if array.shape != (n,):
+        raise ValueError(f"ids: expected shape ({n},), got shape {array.shape}")
+    if array.dtype.kind == "u" and array.size and array.max() > np.iinfo(np.int64).max:
+        raise ValueError(f"ids: expected 64-bit signed integers, got {array.max()}")
+    array = array.astype(np.int64)
+    ordered = np.sort(array)
+    repeated = ordered[1:][ordered[1:] == ordered[:-1]]
+    if repeated.size:
+        raise ValueError(f"ids: expected distinct integers, got {repeated[0]} more than once")
+    return array
+
+
+def as_weights(weights: ArrayLike, n: int) -> np.ndarray:
+    """Weights (n,) or (n, w), float64, finite."""
+    array = _real_array(weights, "weights")
+    if array.ndim not in (1, 2) or len(array) != n:
+        raise ValueError(f"weights: expected shape ({n},) or ({n}, w), got shape {array.shape}")
+    _check_finite(array, "weights")
+    return np.ascontiguousarray(array, np.float64)
+
+
+def as_normals(normals: ArrayLike, dim: int) -> tuple[np.ndarray, bool]:
+    """Normals (m, dim), float64, finite; and whether a single one (dim,) came."""
+    array = _real_array(normals, "normals")
+    single = array.ndim == 1
+    if array.ndim not in (1, 2) or array.shape[-1] != dim:
+        raise ValueError(f"normals: expected shape ({dim},) or (m, {dim}), got shape {array.shape}")
+    array = np.atleast_2d(array)
+    _check_finite(array, "normals")
+    return _as_argument(array), single
+
+
+def as_queries(normals: ArrayLike, offsets: ArrayLike, dim: int) -> Queries:
+    """Half-spaces; one normal meets one or many offsets, many normals one offset or as many."""
+    rows, single = as_normals(normals, dim)
+    levels = _real_array(offsets, "offsets")
+    if levels.ndim > 1 or not (levels.ndim == 0 or single or len(levels) == len(rows)):
+        raise ValueError(
+            f"offsets: expected a scalar or shape ({len(rows)},), as many as normals, "
+            f"got shape {levels.shape}"
+        )
+    missing = np.isnan(levels)
+    if missing.any():
+        row = int(np.argwhere(np.atleast_1d(missing))[0, 0])
+        raise ValueError(f"offsets: expected numbers, got nan in row {row}")
+    single = single and levels.ndim == 0
+    m = len(levels) if levels.ndim else len(rows)
+    if len(rows) != m:
+        rows = _as_argument(np.repeat(rows, m, axis=0))
+    return Queries(rows, _as_argument(np.broadcast_to(levels, m)), single)
+
+
+def as_count(k: int, name: str) -> int:
+    """Return a count, at least 0."""
+    try:
+        value = operator.index(k)
+    except TypeError:
+        raise TypeError(f"{name}: expected an integer, got {type(k).__name__}") from None
+    if value < 0:
+        raise ValueError(f"{name}: expected at least 0, got {value}")
+    return value
+
+
+def _as_argument(array: np.ndarray) -> np.ndarray:
+    """Read-only float64 view or copy: one type for the kernels, whatever came."""
+    view = np.ascontiguousarray(array, np.float64).view()
+    view.flags.writeable = False
+    return view

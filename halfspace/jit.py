@@ -1,0 +1,86 @@
+"""The one decorator all kernels share: compiled without the GIL, cached by the sources it depends on.
+
+Numba's own file cache is keyed by the file a function stands in; a change in a callee from another
+file goes unseen and a stale binary runs. Here the key also holds a hash of every source file of the
+packages a kernel may call into, so a cached kernel is never older than what it calls.
+"""
+
+import functools
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numba
+import numpy as np
+from numba.core.caching import FunctionCache
+
+MARGIN_COVERED = frozenset({"contract", "nsz"})
+"""LLVM flags for kernels whose rounding error a margin covers: fused multiply-add, unsigned zero."""
+
+_HERE = Path(__file__).resolve().parent
+
+
+@functools.cache
+def _source_stamp(*packages: Path) -> str:
+    digest = hashlib.sha256()
+    for package in packages:
+        for source in sorted(package.rglob("*.py")):
+            digest.update(str(source.relative_to(package)).encode())
+            digest.update(source.read_bytes())
+    return digest.hexdigest()
+
+
+class _StampedCache(FunctionCache):
+    """Numba's file cache with the package's sources in the key."""
+
+    def __init__(self, function: Callable) -> None:
+        super().__init__(function)
+        package = Path(function.__code__.co_filename).resolve().parent
+        self._stamp = _source_stamp(*sorted({_HERE, package}))
+
+    def _index_key(self, sig, codegen):
+        return (*super()._index_key(sig, codegen), self._stamp)
+
+
+def kernel(function: Callable | None = None, *, flags: frozenset[str] = frozenset()) -> Callable:
+    """Compile `function` in nopython mode, releasing the GIL, cached across processes.
+
+    Parameters
+    ----------
+    function : callable
+        Plain Python function over scalars, flat arrays and named tuples of them.
+    flags : frozenset of str
+        Named LLVM fast-math flags; only where the caller's margin covers what they may change.
+
+    Returns
+    -------
+    callable
+        The compiled dispatcher. With ``NUMBA_DISABLE_JIT=1`` the function itself, run under IEEE
+        rules without numpy's floating-point warnings, as the compiled one is.
+    """
+    if function is None:
+        return functools.partial(kernel, flags=flags)
+    if numba.config.DISABLE_JIT:
+        return np.errstate(all="ignore")(function)
+    dispatcher = numba.njit(
+        nogil=True,
+        forceinline=function.__name__
+        in (
+            "tile_mask",
+            "settled_range",
+            "lanes_above",
+            "lanes_not_below",
+            "used_lanes",
+            "tile_scores",
+            "popcount",
+            "lowest_lane",
+            "score_ranges",
+        ),
+        error_model="numpy",
+        fastmath=set(flags),
+    )(function)
+    try:
+        dispatcher._cache = _StampedCache(function)
+    except RuntimeError:  # no writable place for a cache: compile once a process
+        pass
+    return dispatcher

@@ -1,0 +1,199 @@
+"""KDTree: a bounded tree by median splits along principal axes, for low dimensions (d <= ~16).
+
+Each node is split at the median of its points' projections on their principal axis (the leading
+eigenvector of their covariance, by power iteration on a sample), left and right in whole tiles; which
+axis is taken moves speed only, never answers. Build O(n log n). A hyperplane crosses O(n^(1-1/d))
+leaves of points in general position, so report takes O(n^(1-1/d) + k), count and sum O(n^(1-1/d)).
+
+Source: Bentley 1975; principal-axis splits Sproull 1991.
+"""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from . import parallel
+from .index import Index
+from .jit import kernel
+from .tiles import TILE, make_tiles
+from .tree import FANOUT, BoundedTree, cover_tree, make_tree, top_tree
+
+AXIS_SAMPLE = 256
+"""Points that estimate a node's principal axis."""
+
+POWER_ITERATIONS = 8
+
+DEEPEST = 64
+"""Splits no range of points outlasts."""
+
+PARALLEL_POINTS = 4096
+"""Ranges up to so many points are split by one thread."""
+
+
+@kernel
+def _principal_axis(points, sample, axis, product):
+    """Approximate leading eigenvector of the covariance of `points`; `sample` (s, d) is scratch."""
+    count, d = min(points.shape[0], sample.shape[0]), points.shape[1]
+    step = points.shape[0] / count
+    widest, spread = 0, -1.0
+    for j in range(d):
+        total = 0.0
+        low = high = np.float64(points[0, j])
+        for i in range(count):
+            value = np.float64(points[int(i * step), j])
+            sample[i, j] = value
+            total += value / count
+            low, high = min(low, value), max(high, value)
+        for i in range(count):
+            sample[i, j] -= total
+        if high - low > spread:
+            widest, spread = j, high - low
+    axis[:] = 0.0
+    axis[widest] = 1.0
+    if not 0.0 < spread < np.inf:
+        return
+    for _ in range(POWER_ITERATIONS):
+        product[:] = 0.0
+        for i in range(count):
+            dot = 0.0
+            for j in range(d):
+                dot += sample[i, j] / spread * axis[j]
+            for j in range(d):
+                product[j] += dot * (sample[i, j] / spread)
+        norm = 0.0
+        for j in range(d):
+            norm += product[j] * product[j]
+        if not 0.0 < norm < np.inf:
+            return
+        for j in range(d):
+            axis[j] = product[j] / math.sqrt(norm)
+
+
+@kernel
+def _select(keys, rows, k):
+    """Partition keys (and rows alike) so that the k smallest come first. Expected O(n)."""
+    left, right = 0, keys.size - 1
+    while left < right:
+        # Median of three at places that no input order makes typical.
+        width = right - left
+        a, b, c = keys[left + width // 7], keys[left + width // 2], keys[right - width // 5]
+        pivot = max(min(a, b), min(max(a, b), c))
+        i, j = left, right
+        while i <= j:
+            while keys[i] < pivot:
+                i += 1
+            while keys[j] > pivot:
+                j -= 1
+            if i <= j:
+                keys[i], keys[j] = keys[j], keys[i]
+                rows[i], rows[j] = rows[j], rows[i]
+                i += 1
+                j -= 1
+        if k <= j:
+            right = j
+        elif k >= i:
+            left = i
+        else:
+            return
+
+
+@kernel
+def _split(points, order, middle, sample, axis, product):
+    """Reorder points and order so that the first `middle` lie below the rest along the axis."""
+    n, d = points.shape
+    _principal_axis(points, sample, axis, product)
+    keys, rows = np.empty(n, points.dtype), np.empty(n, np.int32)
+    for i in range(n):
+        key = 0.0
+        for j in range(d):
+            key += axis[j] * points[i, j]
+        keys[i] = key if key == key else 0.0
+        rows[i] = i
+    _select(keys, rows, middle)
+    old_points, old_order = points.copy(), order.copy()
+    for i in range(n):
+        order[i] = old_order[rows[i]]
+        for j in range(d):
+            points[i, j] = old_points[rows[i], j]
+
+
+@kernel
+def _left_tiles(tiles):
+    """Tiles that go left when a range of tiles is split: half, in whole nodes of the largest level."""
+    span = 1
+    while span * FANOUT < tiles:
+        span *= FANOUT
+    return (-(-tiles // span) + 1) // 2 * span
+
+
+@kernel
+def _split_range(points, order, depth):
+    """Split down to single tiles, at most `depth` times."""
+    n, d = points.shape
+    sample, axis, product = np.empty((AXIS_SAMPLE, d)), np.empty(d), np.empty(d)
+    stack = [(0, n, depth)]
+    while stack:
+        first, last, depth = stack.pop()
+        tiles = -(-(last - first) // TILE)
+        if tiles > 1 and depth:
+            middle = first + _left_tiles(tiles) * TILE
+            _split(points[first:last], order[first:last], middle - first, sample, axis, product)
+            stack.append((first, middle, depth - 1))
+            stack.append((middle, last, depth - 1))
+
+
+def _halves(first: int, last: int) -> list[tuple[int, int]]:
+    tiles = -(-(last - first) // TILE)
+    middle = first + _left_tiles(tiles) * TILE
+    return [(first, middle), (middle, last)] if tiles > 1 else [(first, last)]
+
+
+def order_points(points: np.ndarray) -> np.ndarray:
+    """Rows of `points` (n, d) in the order of the tree's slots, int32 (n,).
+
+    The same splits are made whatever the number of threads.
+    """
+    moved, order = points.copy(), np.arange(len(points), dtype=np.int32)
+
+    def split(ranges: list[tuple[int, int]], depth: int) -> None:
+        parallel.run(
+            [lambda a=a, b=b: _split_range(moved[a:b], order[a:b], depth) for a, b in ranges]
+        )
+
+    ranges = [(0, len(points))]
+    enough = 4 * parallel.get_threads() if parallel.get_threads() > 1 else 1
+    while len(ranges) < enough and len(points) > PARALLEL_POINTS * len(ranges):
+        split(ranges, 1)
+        ranges = [half for pair in ranges for half in _halves(*pair)]
+    split(ranges, DEEPEST)
+    return order
+
+
+class KDTree(Index):
+    """Bounded tree by median splits along principal axes, for low dimensions.
+
+    Build O(n log n); report O(n^(1-1/d) + k) and count, sum O(n^(1-1/d)) for points in general
+    position; above d ~ 16 most bounds straddle and a scan is as fast.
+    Parameters, answers and errors as for `Index`.
+
+    Examples
+    --------
+    >>> import halfspace
+    >>> index = halfspace.KDTree([[0.0, 1.0], [1.0, 0.0]])
+    >>> index.count([1.0, 0.0], 0.5)
+    1
+    """
+
+    _cover_kernel = cover_tree
+    _top_kernel = top_tree
+
+    def _build(
+        self, points: np.ndarray, ranks: np.ndarray, weights: np.ndarray
+    ) -> tuple[BoundedTree, np.ndarray]:
+        order = order_points(points)
+        return make_tree(make_tiles(points, order, ranks), weights[order]), order
+
+    def _query_nanoseconds(self) -> float:
+        n, d = len(self), self.dim
+        return 1000.0 + min(0.1 * n * (d + 4), 20.0 * d * n ** (1.0 - 1.0 / d))

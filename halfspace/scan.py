@@ -1,0 +1,93 @@
+"""Scan: every tile, every time. The reference, and the fallback where nothing prunes.
+
+Report, count, any and sum touch all n points, O(n d); `top` keeps a heap, O(n d + k log k log n)
+expected on points in random order. The floor is reading n d floats once.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from .index import Index
+from .jit import kernel
+from .predicate import LIMBS
+from .query import ALL, NONE, prepare
+from .ranking import make_best, offer_tile, sort_best
+from .tiles import TILE, Tiles, make_tiles, popcount, tile_mask, used_lanes
+
+
+class ScanArrays(NamedTuple):
+    """A scan's flat arrays."""
+
+    tiles: Tiles
+
+
+@kernel
+def cover_scan(scan, normals, offsets, closed, stop_at_first, indptr, parts, masks, work):
+    """Cover half-spaces by testing every tile; see `cover.covers` for the arguments."""
+    data, norms, count = scan.tiles.data, scan.tiles.norms, scan.tiles.ranks.size
+    narrow, scores = np.empty(data.shape[1], data.dtype), np.empty(TILE, data.dtype)
+    limbs = np.zeros(LIMBS, np.int64)
+    at = 0
+    for q in range(offsets.size):
+        if parts.size - at < data.shape[0]:
+            return q
+        normal = normals[q]
+        query = prepare(normal, offsets[q], closed, narrow)
+        for t in range(0 if query.kind != NONE else data.shape[0], data.shape[0]):
+            mask = used_lanes(count, t)
+            if query.kind != ALL:
+                work[q, 1] += popcount(mask)
+                mask, tests = tile_mask(data, norms, t, mask, normal, narrow, query, scores, limbs)
+                work[q, 2] += tests
+            if mask:
+                parts[at], masks[at] = t, mask
+                at += 1
+                if stop_at_first:
+                    break
+        indptr[q + 1] = at
+    return offsets.size
+
+
+@kernel
+def top_scan(scan, normals, slots, scores):
+    """Slots and scores of the k best of each query, best first; slots (m, k)."""
+    data, norms, ranks = scan.tiles
+    narrow, lane_scores = np.empty(data.shape[1], data.dtype), np.empty(TILE, data.dtype)
+    limbs = np.zeros(LIMBS, np.int64)
+    for q in range(slots.shape[0]):
+        normal = normals[q]
+        query = prepare(normal, 0.0, True, narrow)
+        best = make_best(slots.shape[1])
+        for t in range(data.shape[0]):
+            offer_tile(data, norms, ranks, t, normal, narrow, query, best, lane_scores, limbs)
+        sort_best(data, ranks, normal, best, limbs)
+        slots[q], scores[q] = best.slots, best.scores
+
+
+class Scan(Index):
+    """Brute force over tiles: every point, every query.
+
+    The reference for all other structures, and the fallback where no bound prunes.
+    Build O(n d), query O(n d), memory that of the points.
+    Parameters, answers and errors as for `Index`.
+
+    Examples
+    --------
+    >>> import halfspace
+    >>> index = halfspace.Scan([[0.0, 1.0], [1.0, 0.0]])
+    >>> index.report([1.0, 0.0], 0.5)
+    array([1])
+    """
+
+    _cover_kernel = cover_scan
+    _top_kernel = top_scan
+
+    def _build(
+        self, points: np.ndarray, ranks: np.ndarray, weights: np.ndarray
+    ) -> tuple[ScanArrays, np.ndarray]:
+        order = np.argsort(ranks)
+        return ScanArrays(make_tiles(points, order, ranks)), order
+
+    def _query_nanoseconds(self) -> float:
+        return 0.1 * len(self) * (self.dim + 4)
