@@ -48,6 +48,9 @@ class Index(ABC):
         ids.
     """
 
+    structure: NamedTuple
+    """Flat, read-only arrays with a field `tiles`; usable in compiled code."""
+
     _cover_kernel: ClassVar[Callable]
     _top_kernel: ClassVar[Callable]
 
@@ -74,7 +77,7 @@ class Index(ABC):
             columns = as_weights(weights, len(rows))
             self._weights_ndim = columns.ndim
             columns = columns.reshape(len(rows), -1)
-        self._structure, order = self._build(rows, ranks, columns)
+        self.structure, order = self._build(rows, ranks, columns)
         self._weights = frozen(columns[order])
         frozen(self._ids)
 
@@ -99,21 +102,22 @@ class Index(ABC):
         """Rough cost of one query, to decide whether threads pay."""
 
     @property
-    def _nodes(self) -> cover.Nodes:
-        return getattr(self._structure, "nodes", NO_NODES)
+    def nodes(self) -> cover.Nodes:
+        """Nodes that covers refer to; none for a structure without."""
+        return getattr(self.structure, "nodes", NO_NODES)
 
     def __len__(self) -> int:
-        return self._structure.tiles.count
+        return self.structure.tiles.count
 
     @property
     def dim(self) -> int:
         """Dimension d of the points."""
-        return self._structure.tiles.data.shape[1]
+        return self.structure.tiles.data.shape[1]
 
     @property
     def nbytes(self) -> int:
         """Bytes held in arrays."""
-        return sum(array.nbytes for array in _arrays((self._structure, self._ids, self._weights)))
+        return sum(array.nbytes for array in _arrays((self.structure, self._ids, self._weights)))
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({len(self)} points, d = {self.dim})"
@@ -121,21 +125,31 @@ class Index(ABC):
     def __setstate__(self, state: dict) -> None:
         self.__dict__.update(state)
         # A pickle forgets that arrays were read-only, and kernels are compiled for that.
-        for array in _arrays((self._structure, self._ids, self._weights)):
+        for array in _arrays((self.structure, self._ids, self._weights)):
             frozen(array)
 
-    def _covers(
+    def _cover(
         self, queries: Queries, closed: bool, *, stop_at_first: bool = False
     ) -> list[cover.Covers]:
         return cover.covers(
             type(self)._cover_kernel,
-            self._structure,
+            self.structure,
             queries.normals,
             queries.offsets,
             closed=bool(closed),
             stop_at_first=stop_at_first,
             nanoseconds=self._query_nanoseconds(),
         )
+
+    def cover(
+        self, normals: ArrayLike, offsets: ArrayLike, *, closed: bool = True
+    ) -> list[cover.Covers]:
+        """Canonical covers of the half-spaces, for compiled code that walks the points itself.
+
+        Parameters and errors as for `report`. The blocks are in query order; `structure.tiles` and
+        `nodes` say what their parts hold.
+        """
+        return self._cover(as_queries(normals, offsets, self.dim), closed)
 
     def report(
         self,
@@ -181,13 +195,13 @@ class Index(ABC):
         """
         queries = as_queries(normals, offsets, self.dim)
         limit = None if max_results is None else as_count(max_results, "max_results")
-        blocks = self._covers(queries, closed)
-        counts = cover.count(blocks, self._nodes, len(self))
+        blocks = self._cover(queries, closed)
+        counts = cover.count(blocks, self.nodes, len(self))
         total = int(counts.sum())
         if limit is not None and total > limit:
             raise ResultTooLarge(f"report: expected at most {limit} results, got {total}")
-        ranks = self._structure.tiles.ranks
-        indices = cover.fill(blocks, self._nodes, ranks, self._ids, counts)
+        ranks = self.structure.tiles.ranks
+        indices = cover.fill(blocks, self.nodes, ranks, self._ids, counts)
         if queries.single:
             return indices
         indptr = np.zeros(len(counts) + 1, np.int64)
@@ -259,7 +273,7 @@ class Index(ABC):
         2
         """
         queries = as_queries(normals, offsets, self.dim)
-        counts = cover.count(self._covers(queries, closed), self._nodes, len(self))
+        counts = cover.count(self._cover(queries, closed), self.nodes, len(self))
         return int(counts[0]) if queries.single else counts
 
     def any(
@@ -276,7 +290,7 @@ class Index(ABC):
         False
         """
         queries = as_queries(normals, offsets, self.dim)
-        blocks = self._covers(queries, closed, stop_at_first=True)
+        blocks = self._cover(queries, closed, stop_at_first=True)
         found = np.concatenate([np.zeros(0, bool), *(np.diff(b.indptr) > 0 for b in blocks)])
         return bool(found[0]) if queries.single else found
 
@@ -302,7 +316,7 @@ class Index(ABC):
         if not self._weights_ndim:
             raise ValueError("sum: expected an index built with weights=, got one without")
         queries = as_queries(normals, offsets, self.dim)
-        sums = cover.weight_sums(self._covers(queries, closed), self._nodes, self._weights)
+        sums = cover.weight_sums(self._cover(queries, closed), self.nodes, self._weights)
         if self._weights_ndim == 1:
             sums = sums[:, 0]
             return float(sums[0]) if queries.single else sums
@@ -341,14 +355,14 @@ class Index(ABC):
         slots = np.empty((len(rows), k), np.int64)
         scores = np.empty((len(rows), k))
         if k:
-            kernel, structure = type(self)._top_kernel, self._structure
+            kernel, structure = type(self)._top_kernel, self.structure
             parallel.run(
                 [
                     lambda a=a, b=b: kernel(structure, rows[a:b], slots[a:b], scores[a:b])
                     for a, b in parallel.parts(len(rows), self._query_nanoseconds() + 100.0 * k)
                 ]
             )
-        ids = self._structure.tiles.ranks[slots].astype(np.int64)
+        ids = self.structure.tiles.ranks[slots].astype(np.int64)
         if self._own_ids:
             ids = self._ids[ids]
         return Top(scores[0], ids[0]) if single else Top(scores, ids)
@@ -366,17 +380,17 @@ class Index(ABC):
         array([3])
         """
         queries = as_queries(normals, offsets, self.dim)
-        blocks = self._covers(queries, closed)
+        blocks = self._cover(queries, closed)
         rows = np.concatenate([np.zeros((0, 3), np.int64), *(block.work for block in blocks)])
         return Work(*(column.copy() for column in rows.T))
 
     def explain(self) -> str:
         """Say in a few lines what this index is: structure, sizes, why it was chosen."""
-        tiles = self._structure.tiles
+        tiles = self.structure.tiles
         lines = [
             f"{type(self).__name__}: {type(self).__doc__.splitlines()[0]}",
             f"  points   {len(self)} x {self.dim}, {tiles.data.dtype}, in {len(tiles.data)} tiles",
-            f"  nodes    {np.count_nonzero(self._nodes.last)}",
+            f"  nodes    {np.count_nonzero(self.nodes.last)}",
             f"  memory   {self.nbytes / 1e6:.1f} MB",
             f"  why      {self._reason}",
         ]

@@ -20,7 +20,7 @@ class Queries(NamedTuple):
     single: bool  # one query came, one answer goes
 
 
-def _real_array(values: ArrayLike, name: str) -> np.ndarray:
+def as_real(values: ArrayLike, name: str) -> np.ndarray:
     """`values` as float32 or float64, widened without loss."""
     array = np.asarray(values)
     if array.dtype.name == "bfloat16":
@@ -50,21 +50,22 @@ def _first_bad_row(array: np.ndarray, bad: np.ndarray) -> tuple[int, object]:
     return int(position[0]), array[tuple(position)]
 
 
-def _check_finite(array: np.ndarray, name: str) -> None:
+def check_finite(array: np.ndarray, name: str) -> None:
+    """Raise ValueError naming the first row that holds a NaN or an infinity."""
     finite = np.isfinite(array)
     if not finite.all():
         row, value = _first_bad_row(array, ~finite)
         raise ValueError(f"{name}: expected finite numbers, got {value} in row {row}")
 
 
-def as_points(points: ArrayLike) -> np.ndarray:
+def as_points(points: ArrayLike, name: str = "points") -> np.ndarray:
     """Points (n, d), d >= 1, float32 or float64, C order, finite."""
-    array = _real_array(points, "points")
+    array = as_real(points, name)
     if array.ndim != 2 or array.shape[1] == 0:
-        raise ValueError(f"points: expected shape (n, d) with d >= 1, got shape {array.shape}")
+        raise ValueError(f"{name}: expected shape (n, d) with d >= 1, got shape {array.shape}")
     if len(array) > MOST_POINTS:
-        raise ValueError(f"points: expected at most {MOST_POINTS} rows, got {len(array)}")
-    _check_finite(array, "points")
+        raise ValueError(f"{name}: expected at most {MOST_POINTS} rows, got {len(array)}")
+    check_finite(array, name)
     return np.ascontiguousarray(array)
 
 
@@ -87,28 +88,28 @@ def as_ids(ids: ArrayLike, n: int) -> np.ndarray:
 
 def as_weights(weights: ArrayLike, n: int) -> np.ndarray:
     """Weights (n,) or (n, w), float64, finite."""
-    array = _real_array(weights, "weights")
+    array = as_real(weights, "weights")
     if array.ndim not in (1, 2) or len(array) != n:
         raise ValueError(f"weights: expected shape ({n},) or ({n}, w), got shape {array.shape}")
-    _check_finite(array, "weights")
+    check_finite(array, "weights")
     return np.ascontiguousarray(array, np.float64)
 
 
 def as_normals(normals: ArrayLike, dim: int) -> tuple[np.ndarray, bool]:
     """Normals (m, dim), float64, finite; and whether a single one (dim,) came."""
-    array = _real_array(normals, "normals")
+    array = as_real(normals, "normals")
     single = array.ndim == 1
     if array.ndim not in (1, 2) or array.shape[-1] != dim:
         raise ValueError(f"normals: expected shape ({dim},) or (m, {dim}), got shape {array.shape}")
     array = np.atleast_2d(array)
-    _check_finite(array, "normals")
+    check_finite(array, "normals")
     return _as_argument(array), single
 
 
 def as_queries(normals: ArrayLike, offsets: ArrayLike, dim: int) -> Queries:
     """Half-spaces; one normal meets one or many offsets, many normals one offset or as many."""
     rows, single = as_normals(normals, dim)
-    levels = _real_array(offsets, "offsets")
+    levels = as_real(offsets, "offsets")
     if levels.ndim > 1 or not (levels.ndim == 0 or single or len(levels) == len(rows)):
         raise ValueError(
             f"offsets: expected a scalar or shape ({len(rows)},), as many as normals, "

@@ -140,6 +140,8 @@ def lanes_above(scores, high):
 def used_lanes(count, t):
     """Mask of the lanes of tile t that hold one of `count` points."""
     used = count - t * TILE
+    if used <= 0:
+        return np.uint64(0)
     return _FULL if used >= TILE else (_ONE << np.uint64(used)) - _ONE
 
 

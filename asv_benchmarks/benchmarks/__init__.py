@@ -1,0 +1,1 @@
+"""The asv suite: one file a question, every benchmark on one thread."""

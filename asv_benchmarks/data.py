@@ -1,0 +1,55 @@
+"""Seeded points and half-spaces."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+CLUSTERS = 64
+
+CLUSTER_WIDTH = 0.02
+
+
+def gauss(n: int, d: int, dtype: str = "float32", seed: int = 0) -> np.ndarray:
+    """Standard normal points (n, d)."""
+    return np.random.default_rng(seed).standard_normal((n, d), dtype=np.dtype(dtype).type)
+
+
+def sphere(n: int, d: int, dtype: str = "float32", seed: int = 0) -> np.ndarray:
+    """Points (n, d) on the unit sphere, as embeddings often are."""
+    directions = gauss(n, d, "float64", seed)
+    return (directions / np.linalg.norm(directions, axis=1, keepdims=True)).astype(dtype)
+
+
+def clustered(n: int, d: int, dtype: str = "float32", seed: int = 0) -> np.ndarray:
+    """Points (n, d) in narrow Gaussian clusters around uniform centres."""
+    rng = np.random.default_rng(seed)
+    centres = rng.uniform(-1.0, 1.0, (CLUSTERS, d))
+    spread = CLUSTER_WIDTH * rng.standard_normal((n, d))
+    return (centres[rng.integers(CLUSTERS, size=n)] + spread).astype(dtype)
+
+
+GENERATORS: dict[str, Callable[..., np.ndarray]] = {
+    "gauss": gauss,
+    "sphere": sphere,
+    "clustered": clustered,
+}
+
+
+def keys_and_queries(head: str, n: int, m: int) -> tuple[np.ndarray, np.ndarray]:
+    """At most n keys and m queries (float32, 32 dimensions) of a head of a trained transformer."""
+    from attention.data import load
+
+    loaded = load(head)
+    return loaded.key[:n], loaded.query[:m]
+
+
+def normals(m: int, d: int, dtype: str = "float32", seed: int = 1) -> np.ndarray:
+    """Unit normals (m, d), uniform in direction."""
+    return sphere(m, d, dtype, seed)
+
+
+def offsets(points: np.ndarray, normals: np.ndarray, selectivity: float) -> np.ndarray:
+    """Offsets (m,) that are scores of points, such that about that share of the points is inside."""
+    kth = len(points) - max(1, round(selectivity * len(points)))
+    found = [np.partition(points @ normal, kth)[kth] for normal in normals]
+    return np.array(found, points.dtype)

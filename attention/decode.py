@@ -1,0 +1,343 @@
+"""Algorithm 1 of arXiv 2410.10165: few queries over many fixed keys, reading only those that matter.
+
+Keys whose score reaches a threshold are a half-space report with the query as normal. A `Decoder` holds
+the half-space index of one head's keys. For each query it looks at candidates — all keys where nothing
+prunes, else the report of a half-space low enough for the certificate — scores them by the index's
+float filter, lets the rule choose a cut (`selection.py`), reads the chosen keys and values in float64
+(`reading.py`) and bounds what was left out (`bounds.py`).
+"""
+
+import math
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike
+
+import halfspace
+from halfspace import parallel
+from halfspace.inputs import as_points
+from halfspace.tiles import frozen
+
+from . import bounds, selection
+from .attended import Attended, cast_with_bound
+from .inputs import check_relu, check_scale, rounding_unit
+from .reading import Candidates, Cut, Head, Readings, make_readings, relu_rows, softmax_rows
+from .rules import Error, Mass, Rule, Threshold, TopR
+
+KEY_NANOSECONDS = 2.0
+"""Rough cost of looking at one key, to decide whether threads pay."""
+
+UNSEEN_SHARE = 0.05
+"""Part of what a rule may miss that is left to keys not even looked at."""
+
+CERTAIN_SHARE = 1e-4
+"""Mass that may go unseen where the rule names none."""
+
+LARGEST_SCORE = 1e300
+"""Beyond this, float64 scores could overflow."""
+
+TOP_SAMPLE = 1024
+"""Keys whose scores suggest where the r-th best lies."""
+
+
+class Decoder:
+    """Keys and values of one head, indexed for attention.
+
+    Parameters
+    ----------
+    key : array_like, shape (n, head_dim)
+        Finite; float16, bfloat16, float32 or float64.
+    value : array_like, shape (n, value_dim)
+        Finite.
+    scale : float, optional
+        Of scores; 1 / sqrt(head_dim) if not given. Positive.
+    structure : str, optional
+        Of the index, as for `halfspace.build`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Not numbers, wrong shapes, a NaN or an infinity (the row is named), a scale that is not positive.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from attention import Decoder, Error
+    >>> rng = np.random.default_rng(0)
+    >>> decoder = Decoder(rng.standard_normal((1000, 4)), rng.standard_normal((1000, 2)))
+    >>> got = decoder.softmax(8.0 * rng.standard_normal((3, 4)), Error(1e-3))
+    >>> got.output.shape, bool((got.bound <= 1e-3).all()), bool((got.reported < 1000).all())
+    ((3, 2), True, True)
+    """
+
+    def __init__(
+        self,
+        key: ArrayLike,
+        value: ArrayLike,
+        *,
+        scale: float | None = None,
+        structure: str = "auto",
+    ) -> None:
+        keys, values = as_points(key, "key"), as_points(value, "value")
+        if len(keys) != len(values):
+            raise ValueError(
+                f"value: expected as many rows as key has, {len(keys)}, got {len(values)}"
+            )
+        self.scale = check_scale(scale, keys.shape[1])
+        self.index = halfspace.build(keys, structure)
+        tiles, nodes = self.index.structure.tiles, self.index.nodes
+        order = tiles.ranks
+        self._head = Head(
+            tiles, nodes.first, nodes.last, frozen(keys[order]), frozen(values[order])
+        )
+        self._values = bounds.value_range(values)
+        self._key_norm = float(bounds.norms(keys).max(initial=0.0))
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def softmax(
+        self,
+        query: ArrayLike,
+        rule: Rule,
+        *,
+        lengths: np.ndarray | None = None,
+        dtype: DTypeLike = np.float64,
+    ) -> Attended:
+        """Softmax attention of each query over the keys that `rule` has it read.
+
+        Parameters
+        ----------
+        query : array_like, shape (m, head_dim)
+            Finite.
+        rule : TopR, Threshold, Mass or Error
+        lengths : ndarray of int64, shape (m,), optional
+            Each query sees only so many first keys; needs an index that keeps their order ("scan").
+        dtype : dtype, optional
+            Of the output.
+
+        Returns
+        -------
+        Attended
+            `output` (m, value_dim), the rest (m,).
+
+        Raises
+        ------
+        TypeError, ValueError
+            Not a rule; queries of the wrong shape or not finite; scores beyond float64.
+        """
+        queries, norms = self._queries(query)
+        m = len(queries)
+        visible = self._visible(m, lengths)
+        errors = bounds.score_error(norms, self._key_norm, self.scale, self.index.dim)
+        cut = self._cut(rule, visible, errors, rounding_unit(dtype))
+        readings = make_readings(m, self._head.values.shape[1])
+        tasks = [
+            lambda a=a, b=b, c=c: softmax_rows(
+                self._head,
+                c,
+                queries[a:b],
+                visible[a:b],
+                Cut(*(field[a:b] for field in cut)),
+                self.scale,
+                Readings(*(field[a:b] for field in readings)),
+            )
+            for a, b, c in self._pieces(queries, cut)
+        ]
+        parallel.run(tasks)
+        drift = bounds.weight_drift(readings.mass, errors)
+        return self._attended(readings._replace(drift=drift), visible > 0, np.dtype(dtype))
+
+    def relu(
+        self,
+        query: ArrayLike,
+        *,
+        threshold: float,
+        power: int = 1,
+        lengths: np.ndarray | None = None,
+        dtype: DTypeLike = np.float64,
+    ) -> Attended:
+        """ReLU attention: weights max(0, scale <q, k> - threshold)^power, exact up to rounding.
+
+        Parameters
+        ----------
+        query : array_like, shape (m, head_dim)
+            Finite.
+        threshold : float
+            Finite.
+        power : int, optional
+            At least 1.
+        lengths, dtype
+            As for `softmax`.
+
+        Returns
+        -------
+        Attended
+            `output` (m, value_dim); zero, with ``lse = -inf``, where no key is active.
+        """
+        queries, norms = self._queries(query)
+        threshold, power = check_relu(threshold, power)
+        visible = self._visible(len(queries), lengths)
+        errors = bounds.score_error(norms, self._key_norm, self.scale, self.index.dim)
+        errors += bounds.UNIT * 4.0 * (abs(threshold) + norms * self._key_norm * self.scale)
+        offsets = (threshold - errors) / self.scale
+        offsets -= 4.0 * bounds.UNIT * np.abs(offsets)
+        readings = make_readings(len(queries), self._head.values.shape[1])
+        parallel.run(
+            [
+                lambda a=a, b=b, c=c: relu_rows(
+                    self._head,
+                    c,
+                    queries[a:b],
+                    visible[a:b],
+                    self.scale,
+                    threshold,
+                    power,
+                    errors[a:b],
+                    Readings(*(field[a:b] for field in readings)),
+                )
+                for a, b, c in self._covered(queries, offsets, offsets)
+            ]
+        )
+        return self._attended(readings, readings.drift > 0.0, np.dtype(dtype))
+
+    def _queries(self, query: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+        """Checked queries in float64, and their norms."""
+        queries = as_points(query, "query")
+        if queries.shape[1] != self.index.dim:
+            raise ValueError(
+                f"query: expected head_dim {self.index.dim} as of key, got {queries.shape[1]}"
+            )
+        queries = frozen(queries.astype(np.float64))
+        norms = bounds.norms(queries)
+        with np.errstate(over="ignore"):
+            largest = norms.max(initial=0.0) * self._key_norm * max(self.scale, 1.0)
+        if not largest < LARGEST_SCORE:
+            raise ValueError(f"query: expected scores below {LARGEST_SCORE}, got up to {largest}")
+        return queries, norms
+
+    def _visible(self, m: int, lengths: np.ndarray | None) -> np.ndarray:
+        """Keys each query sees: the first so many slots."""
+        if lengths is None:
+            return np.full(m, len(self))
+        if len(self.index.nodes.first):
+            raise ValueError('lengths: expected an index of structure "scan", got a tree')
+        return lengths
+
+    def _cut(self, rule: Rule, visible: np.ndarray, errors: np.ndarray, unit: float) -> Cut:
+        m = len(visible)
+        offsets = np.zeros(m)
+        if isinstance(rule, TopR):
+            kind = selection.TOP_R
+            parameters = np.array([rule.count(int(n)) for n in visible], np.float64)
+        elif isinstance(rule, Threshold) and math.isfinite(rule.b):
+            kind, parameters = selection.THRESHOLD, np.zeros(m)
+            offsets = np.full(m, rule.b / self.scale)
+        elif isinstance(rule, Threshold):
+            kind = selection.TOP_R
+            parameters = visible.astype(np.float64) if rule.b < 0.0 else np.zeros(m)
+        elif isinstance(rule, Mass):
+            kind, parameters = selection.SHARE, np.full(m, 1.0 - rule.p)
+        elif isinstance(rule, Error):
+            kind = selection.SHARE
+            parameters = self._allowed_shares(rule.eps, visible, errors, unit)
+        else:
+            raise TypeError(f"rule: expected TopR, Threshold, Mass or Error, got {rule!r}")
+        return Cut(np.full(m, kind), parameters, offsets, errors)
+
+    def _allowed_shares(
+        self, eps: float, visible: np.ndarray, errors: np.ndarray, unit: float
+    ) -> np.ndarray:
+        """Shares of the mass that may be missed for the certificate to stay within eps."""
+        drift_share = bounds.weight_drift(np.ones(len(visible)), errors)
+        rounding = bounds.rounding_bound(drift_share, visible, self._values)
+        # Twice: once as it stands, once for what it adds to the missed share.
+        left = eps * (1.0 - 1e-9) - 2.0 * (rounding + unit * self._values.size)
+        width = self._values.width
+        return np.clip(left / width, 0.0, 1.0) if width else np.ones(len(visible))
+
+    def _pieces(self, queries: np.ndarray, cut: Cut) -> list[tuple[int, int, Candidates]]:
+        """Ranges of queries with their candidates, for softmax."""
+        if not len(self.index.nodes.first):
+            nanoseconds = KEY_NANOSECONDS * len(self)
+            return [(a, b, _every_key()) for a, b in parallel.parts(len(queries), nanoseconds)]
+        floors = self._floors(queries, cut)
+        return self._covered(queries, floors / self.scale, floors + 1e-12 * (1.0 + np.abs(floors)))
+
+    def _covered(
+        self, queries: np.ndarray, offsets: np.ndarray, floors: np.ndarray
+    ) -> list[tuple[int, int, Candidates]]:
+        """Ranges of queries, with the keys of <q, k> >= offset as candidates."""
+        pieces, first = [], 0
+        for block in self.index.cover(queries, offsets):
+            last = first + len(block)
+            pieces.append(
+                (
+                    first,
+                    last,
+                    Candidates(block.indptr, block.parts, block.masks, floors[first:last]),
+                )
+            )
+            first = last
+        return pieces
+
+    def _floors(self, queries: np.ndarray, cut: Cut) -> np.ndarray:
+        """Scores below which a query need not look for its cut and its certificate."""
+        best = self.index.top(queries, 1).scores[:, 0] * self.scale - cut.errors
+        n = len(self)
+        if cut.kinds[0] == selection.TOP_R:
+            return np.minimum(self._rank_floors(queries, cut.parameters), best - 1.0)
+        share = CERTAIN_SHARE
+        if cut.kinds[0] == selection.SHARE:
+            share = UNSEEN_SHARE * cut.parameters
+        with np.errstate(divide="ignore"):
+            floors = best - np.maximum(np.log(n / share), 1.0)
+        if cut.kinds[0] == selection.THRESHOLD:
+            floors = np.minimum(floors, cut.offsets * self.scale * (1.0 - 1e-15))
+        return floors
+
+    def _rank_floors(self, queries: np.ndarray, ranks: np.ndarray) -> np.ndarray:
+        """Scores that at least `ranks` keys reach: guessed from a sample, then counted."""
+        n = len(self)
+        sample = self._head.keys[np.linspace(0, n - 1, min(n, TOP_SAMPLE)).astype(np.int64)]
+        scores = -np.sort(-(queries @ sample.T.astype(np.float64)), axis=1) * self.scale
+        expected = ranks / n * len(sample)
+        places = np.ceil(1.25 * expected + 3.0 * np.sqrt(expected) + 2.0)
+        floors = np.full(len(queries), -np.inf)
+        open_rows = np.arange(len(queries))
+        while open_rows.size:
+            open_rows = open_rows[places[open_rows] < len(sample)]
+            at = places[open_rows].astype(np.int64)
+            guesses = scores[open_rows, at]
+            enough = (
+                self.index.count(queries[open_rows], guesses / self.scale) >= ranks[open_rows]
+            )
+            floors[open_rows[enough]] = guesses[enough]
+            open_rows = open_rows[~enough]
+            places[open_rows] *= 2.0
+        return floors
+
+    def _attended(
+        self, readings: Readings, uncertain: np.ndarray, dtype: np.dtype
+    ) -> Attended:
+        """Certify what was read; `uncertain` rows had keys to read, even if none was."""
+        mass, drift, read = readings.mass, readings.drift, readings.reported
+        nothing = read == 0
+        drift_share = np.divide(drift, mass, out=np.ones_like(mass), where=mass > drift)
+        share = bounds.missed_share(mass, readings.missed, drift)
+        bound = bounds.output_bound(readings.output, share, drift_share, read, self._values)
+        # Where rounding may outweigh all that was read, the exact row may even be the empty one.
+        bound[mass <= drift] = 2.0 * self._values.size
+        bound[nothing] = np.where(uncertain, self._values.size, 0.0)[nothing]
+        output, rounding = cast_with_bound(readings.output, dtype)
+        with np.errstate(divide="ignore"):
+            lse = readings.top + np.log(mass)
+            lse_bound = -np.log1p(-share) - np.log1p(-np.minimum(drift_share, 1.0))
+        lse_bound += 8.0 * bounds.UNIT * (1.0 + np.abs(readings.top) + np.abs(np.log1p(mass)))
+        lse_bound[nothing] = np.where(uncertain, np.inf, 0.0)[nothing]
+        return Attended(output, lse, bound + rounding, read, lse_bound)
+
+
+def _every_key() -> Candidates:
+    return Candidates(
+        np.empty(0, np.int64), np.empty(0, np.int32), np.empty(0, np.uint64), np.empty(0)
+    )

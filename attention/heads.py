@@ -1,0 +1,169 @@
+"""softmax_attention and relu_attention: arrays of many heads, shaped as torch has them.
+
+Query head h reads key head h // (heads / kv_heads), so the queries of a group share one index.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from halfspace.planner import choose
+
+from .attended import Attended
+from .decode import Decoder
+from .dense import visible
+from .inputs import as_heads, check_heads, output_dtype
+from .rules import Error, Rule
+
+TREE_QUERIES = 64
+"""Queries of a head from which a tree's build pays."""
+
+
+def softmax_attention(
+    query: ArrayLike,
+    key: ArrayLike,
+    value: ArrayLike,
+    *,
+    rule: Rule | None = None,
+    scale: float | None = None,
+    causal: str | None = None,
+) -> Attended:
+    """Softmax attention that reads only the keys a rule asks for, with a bound on its error.
+
+    Parameters
+    ----------
+    query : array_like, shape (..., heads, length, head_dim)
+    key : array_like, shape (..., kv_heads, n, head_dim)
+    value : array_like, shape (..., kv_heads, n, value_dim)
+        Finite floats; `heads` a multiple of `kv_heads`. Two axes stand for a single head.
+    rule : TopR, Threshold, Mass or Error, optional
+        When a row has read enough; ``Error(1e-3)`` if not given.
+    scale : float, optional
+        Of scores; 1 / sqrt(head_dim) if not given. Positive.
+    causal : {None, "upper_left", "lower_right"}, optional
+        Query i sees keys 0 … i, or 0 … n - length + i.
+
+    Returns
+    -------
+    Attended
+        output (..., heads, length, value_dim) in the promoted dtype of the inputs; lse, bound and
+        reported (..., heads, length). For every coordinate |output - exact| <= bound.
+
+    Raises
+    ------
+    TypeError
+        Not real numbers, not a rule.
+    ValueError
+        Shapes that do not fit, NaN or infinities (the row is named), a scale that is not positive, an
+        unknown `causal`.
+
+    Notes
+    -----
+    Algorithm 1 of arXiv 2410.10165. The indexes are built in the call, O(n head_dim) a head; to ask
+    the same keys again and again, keep a `Decoder`.
+
+    Examples
+    --------
+    >>> import numpy as np, attention
+    >>> rng = np.random.default_rng(0)
+    >>> q, k, v = rng.standard_normal((3, 2, 500, 16))
+    >>> got = attention.softmax_attention(q[:, :3], k, v, rule=attention.Error(1e-2))
+    >>> got.output.shape, bool((got.bound <= 1e-2).all())
+    ((2, 3, 16), True)
+    """
+    rule = Error() if rule is None else rule
+
+    def attend(decoder: Decoder, rows: np.ndarray, lengths: np.ndarray | None, dtype: np.dtype):
+        return decoder.softmax(rows, rule, lengths=lengths, dtype=dtype)
+
+    return _attend(query, key, value, scale, causal, attend)
+
+
+def relu_attention(
+    query: ArrayLike,
+    key: ArrayLike,
+    value: ArrayLike,
+    *,
+    threshold: float,
+    power: int = 1,
+    scale: float | None = None,
+    causal: str | None = None,
+) -> Attended:
+    """ReLU^power attention, exact: rows of max(0, scale <q, k> - threshold)^power, normalised.
+
+    Only the keys whose score exceeds the threshold have weight, and a half-space report finds all of
+    them. A row without any gives 0 with ``lse = -inf``.
+
+    Parameters
+    ----------
+    query, key, value, scale, causal
+        As for `softmax_attention`.
+    threshold : float
+        Of scaled scores; finite.
+    power : int, optional
+        At least 1.
+
+    Returns
+    -------
+    Attended
+        As for `softmax_attention`; `bound` is of rounding alone, `reported` the active keys.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As for `softmax_attention`; a threshold that is not finite, a power below 1.
+
+    Examples
+    --------
+    >>> import attention
+    >>> got = attention.relu_attention([[1.0]], [[1.0], [2.0]], [[3.0], [5.0]], threshold=1.0)
+    >>> got.output.tolist(), got.reported.tolist()
+    ([[5.0]], [1])
+    """
+
+    def attend(decoder: Decoder, rows: np.ndarray, lengths: np.ndarray | None, dtype: np.dtype):
+        return decoder.relu(rows, threshold=threshold, power=power, lengths=lengths, dtype=dtype)
+
+    return _attend(query, key, value, scale, causal, attend)
+
+
+def _structure(n: int, d: int, queries: int, causal: str | None) -> str:
+    if causal is not None or queries < TREE_QUERIES:
+        return "scan"
+    return choose(n, d)[0]
+
+
+def _attend(
+    query: ArrayLike,
+    key: ArrayLike,
+    value: ArrayLike,
+    scale: float | None,
+    causal: str | None,
+    attend: Callable[[Decoder, np.ndarray, np.ndarray | None, np.dtype], Attended],
+) -> Attended:
+    query, key, value = np.asarray(query), np.asarray(key), np.asarray(value)
+    check_heads(query, key, value)
+    dtype = output_dtype(query, key, value)
+    (length, _), (n, d) = query.shape[-2:], key.shape[-2:]
+    keys, values = as_heads(key), as_heads(value)
+    groups = as_heads(query).reshape(len(keys), -1, query.shape[-1])
+    lengths = visible(length, n, causal)
+    lengths = None if causal is None else np.tile(lengths, groups.shape[1] // max(length, 1))
+    structure = _structure(n, d, groups.shape[1], causal)
+    parts = [
+        attend(Decoder(k, v, scale=scale, structure=structure), rows, lengths, dtype)
+        for rows, k, v in zip(groups, keys, values, strict=True)
+    ]
+    rows_shape = query.shape[:-1]
+
+    def joined(name: str, shape: tuple[int, ...]) -> np.ndarray:
+        return np.stack([getattr(part, name) for part in parts]).reshape(shape)
+
+    return Attended(
+        joined("output", (*rows_shape, value.shape[-1])),
+        joined("lse", rows_shape),
+        joined("bound", rows_shape),
+        joined("reported", rows_shape),
+        joined("lse_bound", rows_shape),
+    )

@@ -1,0 +1,87 @@
+"""Input checks of attention: one clear exception, before any work."""
+
+import math
+import operator
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike
+
+
+def rounding_unit(dtype: DTypeLike) -> float:
+    """Relative rounding error of a float dtype, bfloat16 included."""
+    if np.dtype(dtype).name == "bfloat16":
+        return 2.0**-9
+    return float(np.finfo(dtype).eps) / 2.0
+
+
+def output_dtype(*arrays: np.ndarray) -> np.dtype:
+    """Float dtype that all inputs promote to; float64 for integers."""
+    dtype = np.result_type(*arrays)
+    return dtype if dtype.kind == "f" or dtype.name == "bfloat16" else np.dtype(np.float64)
+
+
+def check_scale(scale: float | None, head_dim: int) -> float:
+    """Return the scale of scores, 1 / sqrt(head_dim) for None; positive and finite."""
+    if scale is None:
+        return 1.0 / math.sqrt(head_dim)
+    value = _check_real(scale, "scale")
+    if not 0.0 < value < math.inf:
+        raise ValueError(f"scale: expected a positive finite number, got {scale}")
+    return value
+
+
+def check_relu(threshold: float, power: int) -> tuple[float, int]:
+    """Check a ReLU's threshold, finite, and its power, at least 1."""
+    level = _check_real(threshold, "threshold")
+    if not math.isfinite(level):
+        raise ValueError(f"threshold: expected a finite number, got {threshold}")
+    try:
+        exponent = operator.index(power)
+    except TypeError:
+        raise TypeError(f"power: expected an integer, got {type(power).__name__}") from None
+    if exponent < 1:
+        raise ValueError(f"power: expected at least 1, got {exponent}")
+    return level, exponent
+
+
+def _check_real(value: float, name: str) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name}: expected a number, got {value!r}") from None
+
+
+def check_heads(query: np.ndarray, key: np.ndarray, value: np.ndarray) -> None:
+    """Check that shapes (..., heads, length, head_dim) fit together, as torch has them."""
+    for array, name in ((query, "query"), (key, "key"), (value, "value")):
+        if array.ndim < 2:
+            raise ValueError(
+                f"{name}: expected shape (..., heads, length, dim), got shape {array.shape}"
+            )
+    if not query.ndim == key.ndim == value.ndim:
+        raise ValueError(
+            "query, key, value: expected as many axes each, got shapes "
+            f"{query.shape}, {key.shape}, {value.shape}"
+        )
+    if key.shape[:-1] != value.shape[:-1]:
+        raise ValueError(
+            f"value: expected shape {key.shape[:-1]} + (value_dim,) as of key, got {value.shape}"
+        )
+    if query.shape[-1] != key.shape[-1]:
+        raise ValueError(
+            f"query: expected head_dim {key.shape[-1]} as of key, got {query.shape[-1]}"
+        )
+    if query.shape[:-3] != key.shape[:-3]:
+        raise ValueError(
+            f"query: expected batch shape {key.shape[:-3]} as of key, got {query.shape[:-3]}"
+        )
+    if query.ndim > 2 and (key.shape[-3] == 0 or query.shape[-3] % key.shape[-3]):
+        raise ValueError(
+            f"query: expected a multiple of key's {key.shape[-3]} heads, got {query.shape[-3]}"
+        )
+
+
+def as_heads(array: ArrayLike) -> np.ndarray:
+    """`array` with its leading axes, batch and heads, made one: (heads, length, dim)."""
+    array = np.asarray(array)
+    return array.reshape(-1, *array.shape[-2:]) if array.ndim > 2 else array[None]

@@ -1,0 +1,291 @@
+"""Reading keys: filter scores of candidates, float64 scores of the keys chosen, weighted values.
+
+Everything a certificate needs is measured here: the mass that was read, the mass that may have been
+missed, and how far rounding may have moved the weights.
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from halfspace.jit import MARGIN_COVERED, kernel
+from halfspace.predicate import LIMBS
+from halfspace.query import prepare
+from halfspace.tiles import (
+    TILE,
+    Tiles,
+    lowest_lane,
+    popcount,
+    tile_mask,
+    tile_scores,
+    used_lanes,
+)
+
+from .selection import (
+    BINS,
+    THRESHOLD,
+    add_to_histogram,
+    fill_masses,
+    find_cut,
+    select_keys,
+)
+
+ORDER_FREE = MARGIN_COVERED | {"reassoc"}
+"""Flags of dot products whose bound holds for any order of summation."""
+
+COARSEST_ERROR = 0.5
+"""Filter scores whose error, in nats, reaches this are replaced by float64 ones."""
+
+LARGEST_EXPONENT = 700.0
+"""exp of it is a float64 still."""
+
+_ONE = np.uint64(1)
+
+
+class Head(NamedTuple):
+    """Keys and values of one head, by slot of its index. All arrays are read-only."""
+
+    tiles: Tiles
+    first: np.ndarray  # (nodes,) first tile below each node of the index
+    last: np.ndarray  # (nodes,) one past the last
+    keys: np.ndarray  # (n, head_dim)
+    values: np.ndarray  # (n, value_dim)
+
+
+class Candidates(NamedTuple):
+    """Keys that each query looks at, as covers; empty `indptr`: every visible key."""
+
+    indptr: np.ndarray  # (m + 1,) or (0,) int64
+    parts: np.ndarray
+    masks: np.ndarray
+    floors: np.ndarray  # (m,) float64: scores of keys not in the cover are below
+
+
+class Cut(NamedTuple):
+    """What each query reads of its candidates; kinds as in `selection`."""
+
+    kinds: np.ndarray  # (m,) int64
+    parameters: np.ndarray  # (m,) float64
+    offsets: np.ndarray  # (m,) float64, for THRESHOLD: keys with <q, k> >= offset
+    errors: np.ndarray  # (m,) float64, bound on the rounding error of a float64 score
+
+
+class Readings(NamedTuple):
+    """What was read for each query. Masses are in units of exp(top); for ReLU top is 0."""
+
+    output: np.ndarray  # (m, value_dim) float64, weighted mean of the values read
+    top: np.ndarray  # (m,) largest score read, -inf if none
+    mass: np.ndarray  # (m,) sum of the weights read
+    missed: np.ndarray  # (m,) upper bound on the mass not read
+    drift: np.ndarray  # (m,) upper bound on the sum of |weight - exact weight|
+    reported: np.ndarray  # (m,) int64
+
+
+def make_readings(m: int, value_dim: int) -> Readings:
+    """Return readings to be filled."""
+    return Readings(
+        np.zeros((m, value_dim)),
+        np.full(m, -np.inf),
+        np.zeros(m),
+        np.zeros(m),
+        np.zeros(m),
+        np.zeros(m, np.int64),
+    )
+
+
+@kernel(flags=ORDER_FREE)
+def dot(query, key):
+    """<query, key> in float64, summed in any order."""
+    total = 0.0
+    for j in range(query.size):
+        total += query[j] * np.float64(key[j])
+    return total
+
+
+@kernel
+def _add_value(output, weight, value):
+    for c in range(output.size):
+        output[c] += weight * np.float64(value[c])
+
+
+@kernel
+def _list_tiles(first, last, indptr, parts, masks, q, count, tiles, lanes):
+    """Tiles and lanes, of the first `count` slots, that query q looks at; returns their number."""
+    used = 0
+    if not indptr.size:
+        for t in range((count + TILE - 1) // TILE):
+            tiles[used], lanes[used] = t, used_lanes(count, t)
+            used += 1
+        return used
+    for s in range(indptr[q], indptr[q + 1]):
+        if parts[s] >= 0:
+            lanes[used] = masks[s] & used_lanes(count, parts[s])
+            tiles[used] = parts[s]
+            used += 1
+            continue
+        for t in range(first[~parts[s]], last[~parts[s]]):
+            tiles[used], lanes[used] = t, used_lanes(count, t)
+            used += 1
+    return used
+
+
+@kernel
+def _score_tiles(data, tiles, lanes, narrow, unit, lane_scores, scores):
+    """Scores by the filter, in nats, of the listed lanes; ``-inf`` elsewhere."""
+    for i in range(tiles.size):
+        tile_scores(data, tiles[i], 0, narrow, lane_scores)
+        for lane in range(TILE):
+            listed = (lanes[i] >> np.uint64(lane)) & _ONE
+            scores[i * TILE + lane] = unit * lane_scores[lane] if listed else -np.inf
+
+
+@kernel
+def _score_keys(keys, tiles, lanes, query, scale, scores):
+    """Scores in float64, in nats, of the listed lanes; ``-inf`` elsewhere."""
+    for i in range(tiles.size):
+        for lane in range(TILE):
+            score = -np.inf
+            if (lanes[i] >> np.uint64(lane)) & _ONE:
+                score = scale * dot(query, keys[tiles[i] * TILE + lane])
+            scores[i * TILE + lane] = score
+
+
+@kernel
+def _keep_inside(data, norms, tiles, lanes, normal, narrow, query, lane_scores, limbs, scores):
+    """Set the scores of lanes outside the half-space, exactly decided, to ``-inf``."""
+    for i in range(tiles.size):
+        inside, _ = tile_mask(
+            data, norms, tiles[i], lanes[i], normal, narrow, query, lane_scores, limbs
+        )
+        for lane in range(TILE):
+            if not (inside >> np.uint64(lane)) & _ONE:
+                scores[i * TILE + lane] = -np.inf
+
+
+@kernel
+def _average_softmax(keys, values, slots, query, scale, scores, output):
+    """Softmax-weighted mean of the chosen values; returns the top score and the mass."""
+    top = -np.inf
+    for i in range(slots.size):
+        scores[i] = scale * dot(query, keys[slots[i]])
+        top = max(top, scores[i])
+    mass = 0.0
+    for i in range(slots.size):
+        weight = math.exp(scores[i] - top)
+        mass += weight
+        _add_value(output, weight, values[slots[i]])
+    for c in range(output.size):
+        output[c] /= mass
+    return top, mass
+
+
+@kernel
+def softmax_rows(head, candidates, queries, lengths, cut, scale, readings):
+    """Softmax attention of one head for many queries.
+
+    Parameters
+    ----------
+    head : Head
+    candidates : Candidates
+        A query's best key is always among them.
+    queries : float64 array, shape (m, head_dim)
+    lengths : int64 array, shape (m,)
+        Visible keys: the first so many slots. All of them where the candidates are covers.
+    cut : Cut
+    scale : float
+    readings : Readings
+        Filled.
+    """
+    data, norms, _ = head.tiles
+    keys, values, first, last = head.keys, head.values, head.first, head.last
+    indptr, parts, masks, floors = candidates
+    kinds, parameters, offsets, errors = cut
+    outputs, tops, masses, missing, _, reported = readings
+    room = data.shape[0]
+    narrow, lane_scores = np.empty(data.shape[1], data.dtype), np.empty(TILE, data.dtype)
+    tiles, lanes = np.empty(room, np.int64), np.empty(room, np.uint64)
+    scores, chosen, spare = np.empty(room * TILE), np.empty(room * TILE, np.int64), np.empty(room * TILE)
+    counts, kept, missed = np.empty(BINS, np.int64), np.empty(BINS + 1), np.empty(BINS + 1)
+    limbs, widest = np.zeros(LIMBS, np.int64), 0.0
+    for t in range(room):
+        widest = max(widest, norms[t])
+    for q in range(queries.shape[0]):
+        used = _list_tiles(first, last, indptr, parts, masks, q, lengths[q], tiles, lanes)
+        if not used:
+            continue
+        query = prepare(queries[q], offsets[q], True, narrow)
+        unit = scale / query.factors[0] / query.factors[1]
+        error = unit * (query.relative * widest + query.absolute)
+        found, listed, mine = scores[: used * TILE], lanes[:used], tiles[:used]
+        if error < COARSEST_ERROR:
+            _score_tiles(data, mine, listed, narrow, unit, lane_scores, found)
+        else:
+            error = errors[q]
+            _score_keys(keys, mine, listed, queries[q], scale, found)
+        best = found.max()
+        counts[:] = 0
+        add_to_histogram(found, best, 1, counts)
+        if kinds[q] == THRESHOLD:
+            _keep_inside(
+                data, norms, mine, listed, queries[q], narrow, query, lane_scores, limbs, found
+            )
+            add_to_histogram(found, best, -1, counts)
+        beyond, unseen = 0.0, lengths[q]
+        for i in range(used):
+            unseen -= popcount(lanes[i])
+        if unseen:
+            beyond = unseen * math.exp(min(LARGEST_EXPONENT, floors[q] - best)) * (1.0 + 1e-9)
+        widen = math.exp(min(LARGEST_EXPONENT, error + 1e-12 * (1.0 + abs(best))))
+        fill_masses(counts, widen, beyond, kept, missed)
+        end, extra, left = BINS, 0, missed[0]
+        if kinds[q] != THRESHOLD:
+            end, extra = find_cut(kinds[q], parameters[q], counts, kept, missed)
+            left = missed[end]
+        size = select_keys(found, mine, best, end, extra, chosen)
+        reported[q], missing[q] = size, left
+        if size:
+            tops[q], masses[q] = _average_softmax(
+                keys, values, chosen[:size], queries[q], scale, spare, outputs[q]
+            )
+            # From units of exp(best) to units of exp(top).
+            missing[q] = left * math.exp(min(LARGEST_EXPONENT, best - tops[q])) * (1.0 + 1e-9)
+
+
+@kernel
+def relu_rows(head, candidates, queries, lengths, scale, threshold, power, errors, readings):
+    """ReLU attention of one head for many queries; every candidate is read.
+
+    Parameters
+    ----------
+    head, queries, lengths, scale, readings
+        As for `softmax_rows`.
+    candidates : Candidates
+        Covers that hold every key whose real score exceeds `threshold`.
+    errors : float64 array, shape (m,)
+        Bound on the rounding error of a score.
+    """
+    keys, values, first, last = head.keys, head.values, head.first, head.last
+    indptr, parts, masks, _ = candidates
+    outputs, tops, masses, _, drifts, reported = readings
+    room = head.tiles.data.shape[0]
+    tiles, lanes = np.empty(room, np.int64), np.empty(room, np.uint64)
+    for q in range(queries.shape[0]):
+        used = _list_tiles(
+            first, last, indptr, parts, masks, q, lengths[q], tiles, lanes
+        )
+        for i in range(used):
+            while lanes[i]:
+                slot = tiles[i] * TILE + lowest_lane(lanes[i])
+                lanes[i] &= lanes[i] - _ONE
+                excess = scale * dot(queries[q], keys[slot]) - threshold
+                drifts[q] += power * errors[q] * (abs(excess) + errors[q]) ** (power - 1)
+                if excess > 0.0:
+                    weight = excess**power
+                    masses[q] += weight
+                    reported[q] += 1
+                    _add_value(outputs[q], weight, values[slot])
+        if reported[q]:
+            tops[q] = 0.0
+            for c in range(outputs.shape[1]):
+                outputs[q, c] /= masses[q]

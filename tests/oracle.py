@@ -1,0 +1,84 @@
+"""The slow truth: every answer by exact rational arithmetic, straight from its definition.
+
+A finite float is an integer times a power of two, so points and normal are brought to one power
+of two each and all the arithmetic is on Python integers, which never round.
+"""
+
+import math
+from fractions import Fraction
+
+import numpy as np
+
+
+def _integers(array):
+    """Integers and a shift such that `array == integers / 2**shift` exactly, flattened."""
+    ratios = [value.as_integer_ratio() for value in np.asarray(array).ravel().tolist()]
+    shift = max((bottom.bit_length() - 1 for _, bottom in ratios), default=0)
+    return [top << (shift + 1 - bottom.bit_length()) for top, bottom in ratios], shift
+
+
+def _dots(points, normal):
+    """Integers and a shift such that `<normal, points[i]> == dots[i] / 2**shift` exactly."""
+    n, d = np.shape(points)
+    flat, shift = _integers(points)
+    w, normal_shift = _integers(normal)
+    if len(w) != d:
+        raise ValueError(f"normal of length {d} expected, got {len(w)}")
+    rows = (flat[i * d : (i + 1) * d] for i in range(n))
+    return [sum(map(int.__mul__, row, w)) for row in rows], shift + normal_shift
+
+
+def scores(points, normal):
+    """<normal, x> of every point x, as fractions."""
+    dots, shift = _dots(points, normal)
+    return [Fraction(dot, 1 << shift) for dot in dots]
+
+
+def rounded(score):
+    """The float64 nearest to a fraction, infinite where it is out of range."""
+    try:
+        return float(score)
+    except OverflowError:
+        return math.inf if score > 0 else -math.inf
+
+
+def inside(points, normal, offset, closed=True):
+    """Whether each point lies in the half-space."""
+    dots, shift = _dots(points, normal)
+    offset = float(offset)
+    if math.isinf(offset):
+        return [offset < 0] * len(dots)
+    top, bottom = offset.as_integer_ratio()
+    threshold = top << shift
+    if closed:
+        return [dot * bottom >= threshold for dot in dots]
+    return [dot * bottom > threshold for dot in dots]
+
+
+def report(points, normal, offset, closed=True, ids=None):
+    """Ids of the points in the half-space, ascending."""
+    ids = range(len(points)) if ids is None else np.asarray(ids).tolist()
+    within = inside(points, normal, offset, closed)
+    return sorted(name for name, is_in in zip(ids, within, strict=True) if is_in)
+
+
+def count(points, normal, offset, closed=True):
+    return sum(inside(points, normal, offset, closed))
+
+
+def any_(points, normal, offset, closed=True):
+    return any(inside(points, normal, offset, closed))
+
+
+def sums(points, weights, normal, offset, closed=True):
+    """Column sums of the weights (n, w) over the half-space, each rounded once."""
+    rows = np.asarray(weights)[report(points, normal, offset, closed)]
+    return [math.fsum(column) for column in rows.T.tolist()]
+
+
+def top(points, normal, k, ids=None):
+    """Ids of the k points furthest along the normal: best first, ties to the smaller id."""
+    ids = range(len(points)) if ids is None else np.asarray(ids).tolist()
+    dots, _ = _dots(points, normal)
+    order = sorted(zip(dots, ids, strict=True), key=lambda pair: (-pair[0], pair[1]))
+    return [name for _, name in order[:k]]

@@ -1,0 +1,186 @@
+"""One suite over every structure, data set and dimension: all answers, against the oracle.
+
+On more points than rational arithmetic can take, the structures are held against Scan.
+"""
+
+import math
+from fractions import Fraction
+from functools import cache
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import halfspace
+
+from . import oracle
+from .datasets import DATASETS
+from .sizes import LARGE, TILE, examples
+from .strategies import DTYPES, queries
+from .structures import STRUCTURES, each_structure, each_structure_and_dim
+
+DIMS = (1, 2, 3, 8)
+each_dataset = pytest.mark.parametrize("dataset", DATASETS)
+
+
+@cache
+def points_of(dataset, d, dtype, **size):
+    return DATASETS[dataset](d, np.random.default_rng(d), dtype, **size)
+
+
+@cache
+def weights_of(n):
+    """Integers, so that sums are exact in any order, and both signs, so that they cancel."""
+    return np.random.default_rng(n).integers(-(2**30), 2**30, (n, 2)).astype(np.float64)
+
+
+@cache
+def index_of(structure, dataset, d, dtype):
+    points = points_of(dataset, d, dtype)
+    return structure.build(points, weights=weights_of(len(points)))
+
+
+def score_is_near(score, points, normal, row):
+    """A score is rounded: within the error of any summation order, unless that overflows."""
+    x, w = points[row : row + 1].astype(np.float64), normal.astype(np.float64)
+    exact, size = oracle.scores(x, w)[0], oracle.scores(abs(x), abs(w))[0]
+    if size >= np.finfo(np.float64).max:
+        return not math.isnan(score)
+    error = size * Fraction(len(w) + 2, 2**52) + len(w) * Fraction(5e-324)
+    return abs(Fraction(float(score)) - exact) <= error
+
+
+def joined(reports):
+    """The answers of consecutive reports, as lists."""
+    return [ids.tolist() for report in reports for ids in report]
+
+
+@each_dataset
+@each_structure_and_dim(*DIMS)
+@examples(0.04)
+@given(data=st.data(), dtype=st.sampled_from(DTYPES), closed=st.booleans())
+def test_every_answer(structure, d, dataset, data, dtype, closed):
+    points = points_of(dataset, d, dtype)
+    weights = weights_of(len(points))
+    index = index_of(structure, dataset, d, dtype)
+    normals, offsets = batch = data.draw(queries(points))
+    pairs = list(zip(normals, offsets, strict=True))
+
+    want = [oracle.report(points, w, b, closed) for w, b in pairs]
+    report = index.report(*batch, closed=closed)
+    assert joined([report]) == want
+    assert [index.report(w, b, closed=closed).tolist() for w, b in pairs] == want
+    if closed:
+        max_bytes = data.draw(st.integers(1, 8 * len(points) + 64))
+        assert joined(index.iter_report(*batch, max_bytes=max_bytes)) == want
+
+    counts = [oracle.count(points, w, b, closed) for w, b in pairs]
+    assert index.count(*batch, closed=closed).tolist() == counts
+    assert [index.count(w, b, closed=closed) for w, b in pairs] == counts
+    occupied = [oracle.any_(points, w, b, closed) for w, b in pairs]
+    assert index.any(*batch, closed=closed).tolist() == occupied
+    assert [index.any(w, b, closed=closed) for w, b in pairs] == occupied
+
+    sums = [oracle.sums(points, weights, w, b, closed) for w, b in pairs]
+    assert index.sum(*batch, closed=closed).tolist() == sums
+    assert [index.sum(w, b, closed=closed).tolist() for w, b in pairs] == sums
+
+
+@each_dataset
+@each_structure_and_dim(*DIMS)
+@examples(0.04)
+@given(data=st.data(), dtype=st.sampled_from(DTYPES))
+def test_top(structure, d, dataset, data, dtype):
+    points = points_of(dataset, d, dtype)
+    index = index_of(structure, dataset, d, dtype)
+    normals, _ = data.draw(queries(points))
+    k = data.draw(st.integers(0, len(points) + 2))
+    scores, ids = index.top(normals, k)
+    assert ids.shape == scores.shape == (len(normals), min(k, len(points)))
+    assert ids.tolist() == [oracle.top(points, w, k) for w in normals]
+    assert (scores[:, :-1] >= scores[:, 1:]).all()
+    for w, row, best in zip(normals, scores, ids, strict=True):
+        assert all(score_is_near(s, points, w, i) for s, i in zip(row, best, strict=True))
+        one = index.top(w, k)
+        assert one.ids.tolist() == best.tolist()
+        assert one.scores.tolist() == row.tolist()
+
+
+@each_dataset
+@each_structure_and_dim(*DIMS)
+@examples(0.02)
+@given(data=st.data(), dtype=st.sampled_from(DTYPES))
+def test_work_is_counted_and_repeats(structure, d, dataset, data, dtype):
+    points = points_of(dataset, d, dtype)
+    index = index_of(structure, dataset, d, dtype)
+    batch = data.draw(queries(points))
+    work = index.work(*batch)
+    for name in ("nodes_visited", "points_touched", "exact_tests"):
+        counter = getattr(work, name)
+        assert counter.dtype == np.int64
+        assert counter.shape == (len(batch[1]),)
+        assert (counter >= 0).all()
+        assert counter.tolist() == getattr(index.work(*batch), name).tolist()
+        alone = [
+            np.ravel(getattr(index.work(w, b), name)).tolist() for w, b in zip(*batch, strict=True)
+        ]
+        assert alone == [[c] for c in counter.tolist()]
+    assert (work.points_touched <= -(-len(points) // TILE) * TILE).all()
+    assert (work.exact_tests <= len(points)).all()
+
+
+@each_structure
+@examples(0.5)
+@given(data=st.data())
+def test_sums_of_any_weights(structure, data):
+    """Summing rounds, by at most n units in the last place of the sum of the sizes."""
+    points = points_of("gauss", 3, np.float64)
+    n = len(points)
+    weights = data.draw(st.lists(st.floats(-1e100, 1e100), min_size=n, max_size=n).map(np.array))
+    w, b = (array[0] for array in data.draw(queries(points, max_m=1)))
+    (want,) = oracle.sums(points, weights[:, None], w, b)
+    (size,) = oracle.sums(points, abs(weights)[:, None], w, b)
+    got = np.ravel(structure.build(points, weights=weights).sum(w, b))
+    assert got.shape == (1,)
+    assert abs(got[0] - want) <= n * 2.0**-52 * size
+
+
+@pytest.mark.parametrize(
+    "dataset", ["gauss", "integer_grid", "duplicates", "flat", "mixed_scales", "line"]
+)
+@pytest.mark.parametrize("d", [3, 8])
+@examples(0.1)
+@given(data=st.data(), dtype=st.sampled_from(DTYPES))
+def test_structures_agree_on_many_points(dataset, d, data, dtype):
+    batch = data.draw(queries(points_of(dataset, d, dtype, n=LARGE)))
+    k = data.draw(st.integers(1, 100))
+    truth, *others = large_indexes(dataset, d, dtype)
+    report, best = truth.report(*batch), truth.top(batch[0], k)
+    for index in others:
+        assert index.report(*batch).indptr.tolist() == report.indptr.tolist()
+        assert np.array_equal(index.report(*batch).indices, report.indices)
+        assert np.array_equal(index.count(*batch), truth.count(*batch))
+        assert np.array_equal(index.any(*batch), truth.any(*batch))
+        assert np.array_equal(index.sum(*batch), truth.sum(*batch))
+        assert np.array_equal(index.top(batch[0], k).ids, best.ids)
+
+
+@cache
+def large_indexes(dataset, d, dtype):
+    points = points_of(dataset, d, dtype, n=LARGE)
+    builders = [s.build for name, s in STRUCTURES.items() if d in s.dims and name != "Scan"]
+    builders.insert(0, halfspace.Scan)
+    return [build(points, weights=weights_of(len(points))) for build in builders]
+
+
+@pytest.mark.parametrize("d", [2, 3])
+@examples(0.2)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_a_tree_touches_fewer_points_than_a_scan(d, seed):
+    points = points_of("gauss", d, np.float32, n=LARGE)
+    normals = np.random.default_rng(seed).standard_normal((8, d))
+    offsets = np.quantile(points @ normals.T, 0.99, axis=0)
+    scan, tree = (build(points) for build in (halfspace.Scan, halfspace.KDTree))
+    touched, scanned = (index.work(normals, offsets).points_touched for index in (tree, scan))
+    assert (touched < scanned / 2).all()

@@ -1,0 +1,201 @@
+"""Changes to a problem whose effect on the answer is known, so that no oracle limits its size."""
+
+from contextlib import contextmanager
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from numba import config
+
+import halfspace
+
+from .datasets import DATASETS
+from .sizes import LARGE, MANY, examples
+from .strategies import moderate, problems, queries, rngs
+from .structures import each_structure, each_structure_and_dim
+
+
+def answers(index, normals, offsets, k=7):
+    """All that can be asked, as plain lists."""
+    return (
+        [ids.tolist() for ids in index.report(normals, offsets)],
+        index.count(normals, offsets).tolist(),
+        index.any(normals, offsets).tolist(),
+        index.top(normals, k).ids.tolist(),
+    )
+
+
+def large(structure, **kwargs):
+    return problems(dims=structure.dims_to(6), max_n=LARGE, **kwargs)
+
+
+@each_structure
+@examples(0.3)
+@given(data=st.data())
+def test_order_of_the_points_does_not_matter(structure, data):
+    points, *batch = data.draw(large(structure))
+    ids = data.draw(rngs()).permutation(len(points))
+    assert answers(structure.build(points[ids], ids=ids), *batch) == answers(
+        structure.build(points), *batch
+    )
+
+
+@each_structure
+@examples(0.3)
+@given(data=st.data())
+def test_order_of_the_coordinates_does_not_matter(structure, data):
+    points, normals, offsets = data.draw(large(structure))
+    axes = data.draw(st.permutations(range(points.shape[1])))
+    assert answers(structure.build(points[:, axes]), normals[:, axes], offsets) == answers(
+        structure.build(points), normals, offsets
+    )
+
+
+@each_structure
+@examples(0.3)
+@given(data=st.data())
+def test_one_more_dimension_of_zeros_changes_nothing(structure, data):
+    points, normals, offsets = data.draw(large(structure))
+    assume(points.shape[1] + 1 in structure.dims)
+    lifted = np.column_stack([points, np.zeros(len(points), points.dtype)])
+    tilted = np.column_stack([normals, normals[:, 0]])
+    assert answers(structure.build(lifted), tilted, offsets) == answers(
+        structure.build(points), normals, offsets
+    )
+
+
+@each_structure
+@examples(0.3)
+@given(data=st.data(), a=st.integers(-20, 20), b=st.integers(-20, 20))
+def test_powers_of_two_scale_out(structure, data, a, b):
+    points, normals, offsets = data.draw(large(structure, values=moderate))
+    scaled = np.ldexp(offsets, a + b)
+    assume(np.array_equal(np.ldexp(scaled, -a - b), offsets))
+    got = answers(structure.build(np.ldexp(points, a)), np.ldexp(normals, b), scaled)
+    assert got == answers(structure.build(points), normals, offsets)
+
+
+@each_structure
+@examples(0.3)
+@given(data=st.data())
+def test_a_whole_is_the_union_of_its_parts(structure, data):
+    points, *batch = data.draw(large(structure))
+    cut = data.draw(st.integers(0, len(points)))
+    ids = np.arange(len(points))
+    left = structure.build(points[:cut], ids=ids[:cut])
+    right = structure.build(points[cut:], ids=ids[cut:])
+    whole = structure.build(points)
+    for one, two, both in zip(*(i.report(*batch) for i in (left, right, whole)), strict=True):
+        assert np.array_equal(np.concatenate([one, two]), both)
+    assert np.array_equal(left.count(*batch) + right.count(*batch), whole.count(*batch))
+    assert np.array_equal(left.any(*batch) | right.any(*batch), whole.any(*batch))
+
+
+@each_structure
+@examples(0.3)
+@given(data=st.data())
+def test_copies_are_reported_together(structure, data):
+    points, *batch = data.draw(large(structure))
+    once = structure.build(points).report(*batch)
+    twice = structure.build(np.concatenate([points, points])).report(*batch)
+    for ids, doubled in zip(once, twice, strict=True):
+        assert np.array_equal(doubled, np.concatenate([ids, ids + len(points)]))
+
+
+@each_structure
+@examples(0.3)
+@given(data=st.data())
+def test_opposite_half_spaces_partition_the_points(structure, data):
+    points, normals, offsets = data.draw(large(structure))
+    index = structure.build(points)
+    sides = zip(
+        index.report(normals, offsets), index.report(-normals, -offsets, closed=False), strict=True
+    )
+    for one, other in sides:
+        assert np.array_equal(np.sort(np.concatenate([one, other])), np.arange(len(points)))
+
+
+@each_structure
+@examples(0.3)
+@given(data=st.data())
+def test_higher_thresholds_report_less(structure, data):
+    points, normals, offsets = data.draw(large(structure))
+    index = structure.build(points)
+    ladder = np.sort(np.append(offsets, np.nextafter(offsets, np.inf)))
+    reports = list(
+        index.report(np.broadcast_to(normals[0], (len(ladder), len(normals[0]))), ladder)
+    )
+    for more, less in pairwise(reports):
+        assert np.isin(less, more).all()
+
+
+@each_structure
+@examples(0.3)
+@given(data=st.data())
+def test_only_the_scores_crossed_matter(structure, data):
+    """Lattice points have lattice scores, so a threshold half a step lower cuts off the same."""
+    rng = data.draw(rngs())
+    d = data.draw(st.sampled_from(structure.dims_to(6)))
+    points = rng.integers(-9, 10, (data.draw(st.integers(0, LARGE)), d)).astype(np.float32)
+    normals, offsets = rng.integers(-9, 10, (4, d)).astype(float), rng.integers(-30, 30, 4)
+    index = structure.build(points)
+    closed = answers(index, normals, offsets)
+    assert closed == answers(index, normals, offsets - 0.5)
+    assert closed[1] == index.count(normals, offsets - 1, closed=False).tolist()
+
+
+@each_structure
+@examples(0.3)
+@given(data=st.data())
+def test_widening_changes_nothing(structure, data):
+    points, normals, offsets = data.draw(large(structure, dtype=np.float32))
+    narrow, wide = structure.build(points), structure.build(points.astype(np.float64))
+    want = answers(narrow, normals, offsets)
+    assert answers(wide, normals, offsets) == want
+    assert answers(narrow, normals.astype(np.float64), offsets) == want
+
+
+@pytest.mark.parametrize("dataset", ["gauss", "integer_grid", "mixed_scales"])
+@each_structure_and_dim(3, 8)
+@examples(0.05)
+@given(data=st.data())
+def test_one_query_or_many(structure, d, dataset, data):
+    index, points = many(structure, dataset, d)
+    normals, offsets = data.draw(queries(points, MANY, MANY))
+    report, counts, occupied, best = answers(index, normals, offsets)
+    pairs = list(zip(normals, offsets, strict=True))
+    assert report == [index.report(w, b).tolist() for w, b in pairs]
+    assert counts == [index.count(w, b) for w, b in pairs]
+    assert occupied == [index.any(w, b) for w, b in pairs]
+    assert best == [index.top(w, 7).ids.tolist() for w in normals]
+
+
+@pytest.mark.parametrize("dataset", ["gauss", "integer_grid", "mixed_scales"])
+@each_structure_and_dim(3, 8)
+@examples(0.05)
+@given(data=st.data())
+def test_threads_do_not_change_the_answer(structure, d, dataset, data):
+    with threads(1):
+        index, points = many(structure, dataset, d)
+        batch = data.draw(queries(points, MANY, MANY))
+        serial = answers(index, *batch), index.sum(*batch).tolist()
+    with threads(config.NUMBA_NUM_THREADS):
+        again, _ = many(structure, dataset, d)
+        assert (answers(index, *batch), index.sum(*batch).tolist()) == serial
+        assert (answers(again, *batch), again.sum(*batch).tolist()) == serial
+
+
+def many(structure, dataset, d):
+    points = DATASETS[dataset](d, np.random.default_rng(d), np.float32, n=LARGE // 10)
+    return structure.build(points, weights=np.random.default_rng(d).random(len(points))), points
+
+
+@contextmanager
+def threads(k):
+    halfspace.set_threads(k)
+    try:
+        yield
+    finally:
+        halfspace.set_threads(config.NUMBA_NUM_THREADS)
