@@ -1,10 +1,10 @@
-"""Timing: rivals take turns, one run each a round, and the median of a rival's rounds counts."""
+"""Timing: tasks take turns, one run each a round, and the median of a task's rounds counts."""
 
 import gc
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import import_module
 
 
@@ -20,20 +20,20 @@ def without_collections() -> Iterator[None]:
 
 
 def seconds(task: Callable[[], object]) -> float:
-    """How long one call takes."""
+    """How long one call takes, without freeing its answer."""
     start = time.perf_counter()
-    result = task()
+    answer = task()
     passed = time.perf_counter() - start
-    del result  # freeing the answer is not part of finding it
+    del answer
     return passed
 
 
 def medians(tasks: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
     """Median seconds of every task over interleaved rounds."""
     taken: dict[str, list[float]] = {name: [] for name in tasks}
-    for _ in range(rounds):
-        for name, task in tasks.items():
-            with without_collections():
+    with without_collections():
+        for _ in range(rounds):
+            for name, task in tasks.items():
                 taken[name].append(seconds(task))
     return {name: statistics.median(passed) for name, passed in taken.items()}
 
@@ -43,16 +43,13 @@ def limit_threads(threads: int) -> list[str]:
     import halfspace
 
     halfspace.set_threads(threads)
-    complaints = []
-    try:
+    with suppress(ImportError):
         import_module("faiss").omp_set_num_threads(threads)
-    except ImportError:
-        pass
     try:
         import_module("threadpoolctl").threadpool_limits(threads)
     except ImportError:
-        complaints.append(
+        return [
             "threadpoolctl is not installed: BLAS takes as many threads as it likes"
             f" (set OPENBLAS_NUM_THREADS={threads})"
-        )
-    return complaints
+        ]
+    return []

@@ -49,7 +49,7 @@ def normals(m: int, d: int, dtype: str = "float32", seed: int = 1) -> np.ndarray
 
 
 def offsets(points: np.ndarray, normals: np.ndarray, selectivity: float) -> np.ndarray:
-    """Offsets (m,) that are scores of points, such that about that share of the points is inside."""
+    """Offsets (m,), scores of points, with about that share of the points inside."""
     kth = len(points) - max(1, round(selectivity * len(points)))
     found = [np.partition(points @ normal, kth)[kth] for normal in normals]
     return np.array(found, points.dtype)

@@ -1,7 +1,7 @@
 """Half-space reports beside those of numpy, scipy and FAISS: python -m asv_benchmarks.versus.
 
-One run, one machine, as many threads for everybody. Contestants take turns over several rounds and
-medians are compared; compiling is never timed, save where the table says so. Ratios are theirs / ours.
+One run on one machine, as many threads for everybody. Contestants take turns over several rounds
+and medians are compared; compiling is timed only where the table says so.
 """
 
 import argparse
@@ -17,7 +17,7 @@ import numpy as np
 import halfspace
 
 from . import data, sizes, truth
-from .bandwidth import read_rates
+from .bandwidth import Reads
 from .clock import limit_threads, medians, seconds
 from .contestants import Built, Contestant, present
 from .startup import startups
@@ -91,7 +91,9 @@ class Match(NamedTuple):
     reported: float  # ids a query
 
 
-def affordable(contestant: Contestant, normals: np.ndarray, offsets: np.ndarray, budget: float):
+def affordable(
+    contestant: Contestant, normals: np.ndarray, offsets: np.ndarray, budget: float
+) -> int:
     """Number of queries a timing asks, after a first call that is not timed."""
     few = min(4, len(normals))
     contestant.report(normals[:few], offsets[:few])
@@ -101,7 +103,7 @@ def affordable(contestant: Contestant, normals: np.ndarray, offsets: np.ndarray,
     return int(np.clip(budget / each, few, len(normals)))
 
 
-def time_builds(points: np.ndarray, rounds: int) -> dict[str, float]:
+def build_seconds(points: np.ndarray, rounds: int) -> dict[str, float]:
     """Seconds to build our tree and scipy's."""
     from scipy.spatial import cKDTree
 
@@ -125,7 +127,7 @@ def play(d: int, plan: Plan, threads: int, able: Sequence[type[Contestant]]) -> 
     """Let all contestants report the same half-spaces, in turns."""
     points = data.gauss(plan.points, d)
     normals = data.normals(plan.queries, d)
-    # One offset for all queries, since a call of FAISS takes one: on Gaussian points k hardly varies.
+    # One offset for all, since a call of FAISS takes one: on Gaussian points k hardly varies.
     level = statistics.NormalDist().inv_cdf(1.0 - plan.reported / plan.points)
     offsets = np.full(plan.queries, level, np.float32)
     contestants = [contestant(points, threads) for contestant in able]
@@ -139,23 +141,23 @@ def play(d: int, plan: Plan, threads: int, able: Sequence[type[Contestant]]) -> 
         {name: taken[name] / asked[name] for name in taken},
         asked,
         count_wrong(contestants, points, normals, plan),
-        time_builds(points, plan.build_rounds),
+        build_seconds(points, plan.build_rounds),
         float(np.mean([len(ids) for ids in tasks[Built.name]()])),
     )
 
 
 def show_reports(matches: Sequence[Match]) -> None:
     """Milliseconds a query, and the ratio to ours."""
-    header = ["ms a query (times ours)", *(f"d = {match.d}" for match in matches)]
+    header = ["ms a query", *(f"d = {match.d}" for match in matches)]
     rows = []
     for name in matches[0].times:
         pairs = [(m.times[name], m.times[name] / m.times[Built.name]) for m in matches]
         rows.append([name, *(f"{1e3 * time:.4f} ({ratio:.2f}x)" for time, ratio in pairs)])
     rows.append(["ids a query", *(f"{match.reported:.0f}" for match in matches)])
-    show("Reporting", header, rows)
+    show("Reporting, and how often as long as halfspace.build each takes", header, rows)
     fewer = {name for m in matches for name in m.asked if m.asked[name] < max(m.asked.values())}
     for name in sorted(fewer):
-        print(f"  {name}: timed on {', '.join(str(m.asked[name]) for m in matches)} of the queries")
+        print(f"  {name}: asked {', '.join(str(m.asked[name]) for m in matches)} queries a time")
 
 
 def show_wrong(matches: Sequence[Match], plan: Plan) -> None:
@@ -212,30 +214,30 @@ def show_targets(matches: Sequence[Match], able: Sequence[type[Contestant]]) -> 
 
 
 def show_scan(plan: Plan, threads: int) -> None:
-    """One query of a scan against reading its points once."""
-    rates = read_rates(max(4, int(BANDWIDTH_BYTES * min(1.0, sizes.scale()))), threads)
-    loop = max(rates, key=rates.__getitem__)
+    """One query of a scan against reading its points once, both in the same rounds."""
+    reads = Reads(int(BANDWIDTH_BYTES * min(1.0, sizes.scale())), threads)
     rows = []
     for d in SCAN_DIMENSIONS:
-        points, normal = data.gauss(plan.points, d), data.normals(1, d)[0]
-        index, offset = halfspace.Scan(points), float(data.offsets(points, [normal], 0.001)[0])
+        points, normal = data.gauss(plan.points, d), data.normals(1, d)
+        offset = data.offsets(points, normal, 0.001)
+        index = halfspace.Scan(points)
         index.report(normal, offset)
-        report = {"scan": lambda i=index, w=normal, b=offset: i.report(w, b)}
-        taken = medians(report, 5 * plan.rounds)["scan"]
-        floor = points.nbytes / rates[loop]
+        tasks = {"scan": lambda i=index, w=normal, b=offset: i.report(w, b)}
+        taken = medians(tasks | reads.tasks(), plan.rounds)
+        rate, reached = reads.rate(taken), points.nbytes / taken["scan"]
         rows.append(
             [
                 f"d = {d}",
                 f"{points.nbytes / 1e6:.1f}",
-                *(f"{1e3 * time:.3f}" for time in (floor, taken)),
-                f"{points.nbytes / taken / 1e9:.1f}",
-                f"{taken / floor:.2f}x",
+                *(f"{bytes_a_second / 1e9:.1f}" for bytes_a_second in (rate, reached)),
+                f"{1e3 * points.nbytes / rate:.3f}",
+                f"{1e3 * taken['scan']:.3f}",
+                f"{rate / reached:.2f}x",
             ]
         )
     show(
-        f"halfspace.Scan, one query, against memory read at {rates[loop] / 1e9:.1f} GB/s"
-        f" (numpy {loop}, {threads} threads)",
-        ["", "MB of points", "floor ms", "measured ms", "GB/s", "times floor"],
+        f"halfspace.Scan, one query over {plan.points:,} points, beside numpy's fastest loop",
+        ["", "MB", "numpy GB/s", "scan GB/s", "floor ms", "scan ms", "times floor"],
         rows,
     )
 
@@ -264,7 +266,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     complaints += limit_threads(chosen.threads)
     print(
         f"{plan.points:,} Gaussian float32 points, batches of {plan.queries:,} queries,"
-        f" about {plan.reported:,} ids each, {chosen.threads} threads, medians of {plan.rounds} rounds"
+        f" about {plan.reported:,} ids each; threads: {chosen.threads}; rounds: {plan.rounds}"
     )
     print(
         f"Python {platform.python_version()}, numpy {np.__version__}, {os.cpu_count()} processors,"

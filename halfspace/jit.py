@@ -5,6 +5,7 @@ file goes unseen and a stale binary runs. Here the key also holds a hash of ever
 packages a kernel may call into, so a cached kernel is never older than what it calls.
 """
 
+import contextlib
 import functools
 import hashlib
 from collections.abc import Callable
@@ -42,7 +43,12 @@ class _StampedCache(FunctionCache):
         return (*super()._index_key(sig, codegen), self._stamp)
 
 
-def kernel(function: Callable | None = None, *, flags: frozenset[str] = frozenset()) -> Callable:
+def kernel(
+    function: Callable | None = None,
+    *,
+    flags: frozenset[str] = frozenset(),
+    leaf: bool = False,
+) -> Callable:
     """Compile `function` in nopython mode, releasing the GIL, cached across processes.
 
     Parameters
@@ -51,6 +57,9 @@ def kernel(function: Callable | None = None, *, flags: frozenset[str] = frozense
         Plain Python function over scalars, flat arrays and named tuples of them.
     flags : frozenset of str
         Named LLVM fast-math flags; only where the caller's margin covers what they may change.
+    leaf : bool
+        For what runs once a tile: inlined into its caller and compiled without reference counts,
+        which cost more than the work itself. It may not allocate.
 
     Returns
     -------
@@ -59,28 +68,11 @@ def kernel(function: Callable | None = None, *, flags: frozenset[str] = frozense
         rules without numpy's floating-point warnings, as the compiled one is.
     """
     if function is None:
-        return functools.partial(kernel, flags=flags)
+        return functools.partial(kernel, flags=flags, leaf=leaf)
     if numba.config.DISABLE_JIT:
         return np.errstate(all="ignore")(function)
-    dispatcher = numba.njit(
-        nogil=True,
-        forceinline=function.__name__
-        in (
-            "tile_mask",
-            "settled_range",
-            "lanes_above",
-            "lanes_not_below",
-            "used_lanes",
-            "tile_scores",
-            "popcount",
-            "lowest_lane",
-            "score_ranges",
-        ),
-        error_model="numpy",
-        fastmath=set(flags),
-    )(function)
-    try:
+    options = {"forceinline": True, "_nrt": False} if leaf else {}
+    dispatcher = numba.njit(nogil=True, error_model="numpy", fastmath=set(flags), **options)(function)
+    with contextlib.suppress(RuntimeError):  # no writable place for a cache: compile each process
         dispatcher._cache = _StampedCache(function)
-    except RuntimeError:  # no writable place for a cache: compile once a process
-        pass
     return dispatcher

@@ -89,7 +89,7 @@ def prepare(normal, offset, closed, narrow):
     )
 
 
-@kernel
+@kernel(leaf=True)
 def settled_range(query, level, norm):
     """Scores between which nothing is settled, for points of norm <= `norm` against `level`.
 

@@ -84,7 +84,7 @@ def frozen(array: np.ndarray) -> np.ndarray:
     return array
 
 
-@kernel(flags=MARGIN_COVERED)
+@kernel(flags=MARGIN_COVERED, leaf=True)
 def tile_scores(data, t, row, normal, scores):
     """Scores <normal, x> of the 64 lanes of data[t, row : row + d], four coordinates a pass."""
     d = normal.size
@@ -118,7 +118,7 @@ def tile_scores(data, t, row, normal, scores):
                 )
 
 
-@kernel
+@kernel(leaf=True)
 def lanes_not_below(scores, low):
     """Mask of lanes whose score is not below `low` (NaN counts as not below)."""
     mask = np.uint64(0)
@@ -127,7 +127,7 @@ def lanes_not_below(scores, low):
     return mask
 
 
-@kernel
+@kernel(leaf=True)
 def lanes_above(scores, high):
     """Mask of lanes whose score is above `high`."""
     mask = np.uint64(0)
@@ -136,7 +136,7 @@ def lanes_above(scores, high):
     return mask
 
 
-@kernel
+@kernel(leaf=True)
 def used_lanes(count, t):
     """Mask of the lanes of tile t that hold one of `count` points."""
     used = count - t * TILE
@@ -145,13 +145,13 @@ def used_lanes(count, t):
     return _FULL if used >= TILE else (_ONE << np.uint64(used)) - _ONE
 
 
-@kernel
+@kernel(leaf=True)
 def lowest_lane(mask):
     """Index of the lowest set bit of a mask that is not zero."""
     return popcount((mask & (~mask + _ONE)) - _ONE)
 
 
-@kernel
+@kernel(leaf=True)
 def popcount(mask):
     """Number of set bits."""
     m1 = np.uint64(0x5555555555555555)
@@ -176,7 +176,7 @@ def settle_lanes(data, t, lanes, normal, query, limbs):
     return inside
 
 
-@kernel
+@kernel(leaf=True)
 def tile_mask(data, norms, t, used, normal, narrow, query, scores, limbs):
     """Lanes of tile t inside the half-space, exactly; also how many needed the exact test.
 

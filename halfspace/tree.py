@@ -161,7 +161,7 @@ def _sum_below(nodes, levels, weights, sums):
             sums[start + (v - below) // FANOUT] += sums[v]
 
 
-@kernel(flags=MARGIN_COVERED)
+@kernel(flags=MARGIN_COVERED, leaf=True)
 def score_ranges(bounds, block, narrow, size, query, low, high):
     """Ranges of the scaled scores of a block's nodes, widened by the rounding margin.
 

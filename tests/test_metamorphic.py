@@ -1,5 +1,6 @@
 """Changes to a problem whose effect on the answer is known, so that no oracle limits its size."""
 
+import math
 from contextlib import contextmanager
 from itertools import pairwise
 
@@ -123,7 +124,7 @@ def test_opposite_half_spaces_partition_the_points(structure, data):
 def test_higher_thresholds_report_less(structure, data):
     points, normals, offsets = data.draw(large(structure))
     index = structure.build(points)
-    ladder = np.sort(np.append(offsets, np.nextafter(offsets, np.inf)))
+    ladder = np.sort([*offsets, *(math.nextafter(b, math.inf) for b in offsets)])
     reports = list(
         index.report(np.broadcast_to(normals[0], (len(ladder), len(normals[0]))), ladder)
     )
