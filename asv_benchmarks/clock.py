@@ -4,8 +4,10 @@ import gc
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from importlib import import_module
+
+import halfspace
 
 
 @contextmanager
@@ -38,18 +40,23 @@ def medians(tasks: Mapping[str, Callable[[], object]], rounds: int) -> dict[str,
     return {name: statistics.median(passed) for name, passed in taken.items()}
 
 
-def limit_threads(threads: int) -> list[str]:
-    """Hold everybody to that many threads; returns what could not be held."""
-    import halfspace
-
+@contextmanager
+def held_to(threads: int) -> Iterator[list[str]]:
+    """Hold everybody to that many threads; yields what to say of those who cannot be held."""
+    before = halfspace.get_threads()
+    complaints = []
     halfspace.set_threads(threads)
-    with suppress(ImportError):
-        import_module("faiss").omp_set_num_threads(threads)
-    try:
-        import_module("threadpoolctl").threadpool_limits(threads)
-    except ImportError:
-        return [
-            "threadpoolctl is not installed: BLAS takes as many threads as it likes"
-            f" (set OPENBLAS_NUM_THREADS={threads})"
-        ]
-    return []
+    with ExitStack() as stack:
+        stack.callback(halfspace.set_threads, before)
+        with suppress(ImportError):
+            faiss = import_module("faiss")
+            stack.callback(faiss.omp_set_num_threads, faiss.omp_get_max_threads())
+            faiss.omp_set_num_threads(threads)
+        try:
+            stack.enter_context(import_module("threadpoolctl").threadpool_limits(threads))
+        except ImportError:
+            complaints.append(
+                "threadpoolctl is not installed: BLAS takes as many threads as it likes"
+                f" (set OPENBLAS_NUM_THREADS={threads})"
+            )
+        yield complaints

@@ -9,14 +9,17 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+import halfspace
+
 FIRST_ANSWER = """
-import json, time
+import json, sys, time
 start = time.perf_counter()
 import numpy, numba
 others = time.perf_counter()
 import halfspace, attention
 imported = time.perf_counter()
-index = halfspace.KDTree(numpy.random.default_rng(0).random((10_000, 3), dtype=numpy.float32))
+points = numpy.random.default_rng(0).random((int(sys.argv[1]), 3), dtype=numpy.float32)
+index = halfspace.KDTree(points)
 built = time.perf_counter()
 index.report([1.0, 2.0, 2.0], 4.5)
 done = time.perf_counter()
@@ -34,14 +37,12 @@ class Startup(NamedTuple):
     process: float  # from start to exit
 
 
-def _fresh_process(cache: str) -> Startup:
-    import halfspace
-
+def _fresh_process(cache: str, points: int) -> Startup:
     source = str(Path(halfspace.__file__).parents[1])
     environment = os.environ | {"NUMBA_CACHE_DIR": cache, "PYTHONPATH": source}
     start = time.perf_counter()
     done = subprocess.run(
-        [sys.executable, "-c", FIRST_ANSWER],
+        [sys.executable, "-c", FIRST_ANSWER, str(points)],
         env=environment,
         stdout=subprocess.PIPE,
         text=True,
@@ -51,7 +52,7 @@ def _fresh_process(cache: str) -> Startup:
     return Startup(*json.loads(done.stdout), process=passed)
 
 
-def startups() -> dict[str, Startup]:
+def startups(points: int) -> dict[str, Startup]:
     """First answers with a fresh cache of kernels, then with the one that run left."""
     with tempfile.TemporaryDirectory() as cache:
-        return {name: _fresh_process(cache) for name in ("fresh cache", "warm cache")}
+        return {name: _fresh_process(cache, points) for name in ("fresh cache", "warm cache")}

@@ -18,7 +18,7 @@ import halfspace
 
 from . import data, sizes, truth
 from .bandwidth import Reads
-from .clock import limit_threads, medians, seconds
+from .clock import held_to, medians, seconds
 from .contestants import Built, Contestant, present
 from .startup import startups
 from .tables import show
@@ -26,6 +26,8 @@ from .tables import show
 DIMENSIONS = (2, 3, 4, 8)
 
 SCAN_DIMENSIONS = (3, 8, 64)
+
+STARTUP_POINTS = 10_000
 
 BANDWIDTH_BYTES = 1 << 28
 
@@ -244,9 +246,11 @@ def show_scan(plan: Plan, threads: int) -> None:
 
 def show_startup() -> None:
     """What the first answer of a fresh process waits for."""
+    points = sizes.points(STARTUP_POINTS)
     header = ["seconds", "import numpy, numba", "import ours", "build", "first report", "process"]
-    rows = [[name, *(f"{step:.3f}" for step in steps)] for name, steps in startups().items()]
-    show("First answer of a fresh process, KDTree of 10,000 x 3", header, rows)
+    steps = startups(points)
+    rows = [[name, *(f"{step:.3f}" for step in steps[name])] for name in steps]
+    show(f"First answer of a fresh process, KDTree of {points:,} x 3", header, rows)
 
 
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -258,35 +262,45 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+def show_setting(plan: Plan, threads: int, complaints: Sequence[str]) -> None:
+    """What is compared, on which machine, and who is missing."""
+    print(
+        f"{plan.points:,} Gaussian float32 points, batches of {plan.queries:,} queries,"
+        f" about {plan.reported:,} ids each; threads: {threads}; rounds: {plan.rounds}\n"
+        f"Python {platform.python_version()}, numpy {np.__version__}, {os.cpu_count()} processors"
+    )
+    if hasattr(os, "getloadavg"):
+        print(f"load before this run: {os.getloadavg()[0]:.1f}")
+    for complaint in complaints:
+        print(complaint)
+
+
+def play_all(plan: Plan, threads: int, able: Sequence[type[Contestant]]) -> list[Match]:
+    """A match for every dimension, and word of it on stderr."""
+    matches = []
+    for d in DIMENSIONS:
+        print(f"playing d = {d}", file=sys.stderr)
+        matches.append(play(d, plan, threads, able))
+    return matches
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Run and print all comparisons."""
     chosen = arguments(argv)
     plan = (QUICK if chosen.quick else FULL).shrunk()
-    able, complaints = present()
-    complaints += limit_threads(chosen.threads)
-    print(
-        f"{plan.points:,} Gaussian float32 points, batches of {plan.queries:,} queries,"
-        f" about {plan.reported:,} ids each; threads: {chosen.threads}; rounds: {plan.rounds}"
-    )
-    print(
-        f"Python {platform.python_version()}, numpy {np.__version__}, {os.cpu_count()} processors,"
-        f" load {os.getloadavg()[0]:.1f} before this run"
-    )
-    for complaint in complaints:
-        print(complaint)
-    matches = []
-    for d in DIMENSIONS:
-        print(f"playing d = {d} …", file=sys.stderr)
-        matches.append(play(d, plan, chosen.threads, able))
-    show_reports(matches)
-    show_wrong(matches, plan)
-    show_builds(matches, plan)
-    show_targets(matches, able)
-    if plan.points < FULL.points:
-        print(f"  targets are meant for {FULL.points:,} points, not for {plan.points:,}")
-    show_scan(plan, chosen.threads)
-    if not chosen.no_startup:
-        show_startup()
+    able, missing = present()
+    with held_to(chosen.threads) as unheld:
+        show_setting(plan, chosen.threads, missing + unheld)
+        matches = play_all(plan, chosen.threads, able)
+        show_reports(matches)
+        show_wrong(matches, plan)
+        show_builds(matches, plan)
+        show_targets(matches, able)
+        if plan.points < FULL.points:
+            print(f"  targets are meant for {FULL.points:,} points, not for {plan.points:,}")
+        show_scan(plan, chosen.threads)
+        if not chosen.no_startup:
+            show_startup()
 
 
 if __name__ == "__main__":

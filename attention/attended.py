@@ -102,7 +102,9 @@ def merge(a: Attended, b: Attended) -> Attended:
     >>> import numpy as np, attention
     >>> rng = np.random.default_rng(0)
     >>> q, k, v = rng.standard_normal((3, 200, 8))
-    >>> halves = [attention.softmax_attention(q[:1], k[s], v[s]) for s in np.split(np.arange(200), 2)]
+    >>> halves = [
+    ...     attention.softmax_attention(q[:1], k[s], v[s]) for s in np.split(np.arange(200), 2)
+    ... ]
     >>> whole = attention.merge(*halves)
     >>> exact, _ = attention.dense.softmax(q[:1], k, v)
     >>> bool((np.abs(whole.output - exact) <= whole.bound[:, None]).all())

@@ -123,9 +123,7 @@ def output_bound(
     return (share * (reach + rounding) + rounding) * (1.0 + 1e-12)
 
 
-def rounding_bound(
-    drift_share: np.ndarray, read: np.ndarray, values: ValueRange
-) -> np.ndarray:
+def rounding_bound(drift_share: np.ndarray, read: np.ndarray, values: ValueRange) -> np.ndarray:
     """(2) and summation: how far the computed mean can be from that of the exact weights."""
     return np.minimum(drift_share, 1.0) * values.width + 2.0 * gamma(read + 4) * values.size
 

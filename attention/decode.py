@@ -308,17 +308,13 @@ class Decoder:
             open_rows = open_rows[places[open_rows] < len(sample)]
             at = places[open_rows].astype(np.int64)
             guesses = scores[open_rows, at]
-            enough = (
-                self.index.count(queries[open_rows], guesses / self.scale) >= ranks[open_rows]
-            )
+            enough = self.index.count(queries[open_rows], guesses / self.scale) >= ranks[open_rows]
             floors[open_rows[enough]] = guesses[enough]
             open_rows = open_rows[~enough]
             places[open_rows] *= 2.0
         return floors
 
-    def _attended(
-        self, readings: Readings, uncertain: np.ndarray, dtype: np.dtype
-    ) -> Attended:
+    def _attended(self, readings: Readings, uncertain: np.ndarray, dtype: np.dtype) -> Attended:
         """Certify what was read; `uncertain` rows had keys to read, even if none was."""
         mass, drift, read = readings.mass, readings.drift, readings.reported
         nothing = read == 0

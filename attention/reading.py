@@ -205,7 +205,11 @@ def softmax_rows(head, candidates, queries, lengths, cut, scale, readings):
     room = data.shape[0]
     narrow, lane_scores = np.empty(data.shape[1], data.dtype), np.empty(TILE, data.dtype)
     tiles, lanes = np.empty(room, np.int64), np.empty(room, np.uint64)
-    scores, chosen, spare = np.empty(room * TILE), np.empty(room * TILE, np.int64), np.empty(room * TILE)
+    scores, chosen, spare = (
+        np.empty(room * TILE),
+        np.empty(room * TILE, np.int64),
+        np.empty(room * TILE),
+    )
     counts, kept, missed = np.empty(BINS, np.int64), np.empty(BINS + 1), np.empty(BINS + 1)
     limbs, widest = np.zeros(LIMBS, np.int64), 0.0
     for t in range(room):
@@ -271,9 +275,7 @@ def relu_rows(head, candidates, queries, lengths, scale, threshold, power, error
     room = head.tiles.data.shape[0]
     tiles, lanes = np.empty(room, np.int64), np.empty(room, np.uint64)
     for q in range(queries.shape[0]):
-        used = _list_tiles(
-            first, last, indptr, parts, masks, q, lengths[q], tiles, lanes
-        )
+        used = _list_tiles(first, last, indptr, parts, masks, q, lengths[q], tiles, lanes)
         for i in range(used):
             while lanes[i]:
                 slot = tiles[i] * TILE + lowest_lane(lanes[i])

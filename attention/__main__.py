@@ -1,0 +1,32 @@
+"""Command line of attention: ``python -m attention demo``."""
+
+import sys
+from pathlib import Path
+
+import click
+
+from .demo import run_demo
+
+
+@click.group()
+def main() -> None:
+    """Attention that reads only the keys that matter, with a bound on its error."""
+
+
+@main.command()
+@click.option(
+    "--plot",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Also draw error and bound against the number of keys read into FILE.",
+)
+@click.option("--queries", default=256, show_default=True, help="Queries per head.")
+def demo(plot: Path | None, queries: int) -> None:
+    """Decode real heads of a trained transformer, and check every bound against exact attention.
+
+    Exits with 1 if any certified bound is exceeded or any reported id is wrong.
+    """
+    sys.exit(0 if run_demo(queries, plot) else 1)
+
+
+if __name__ == "__main__":
+    main(prog_name="python -m attention")
