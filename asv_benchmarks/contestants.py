@@ -52,7 +52,7 @@ class Built(Contestant):
 class Scanned(Built):
     """Our brute force."""
 
-    name, family = "halfspace.Scan", "our scan"
+    name, family, by_batch = "halfspace.Scan", "our scan", False
 
     def __init__(self, points: np.ndarray, threads: int) -> None:
         self.index = halfspace.Scan(points)

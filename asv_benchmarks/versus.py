@@ -9,6 +9,7 @@ import os
 import platform
 import statistics
 import sys
+import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -30,6 +31,9 @@ SCAN_DIMENSIONS = (3, 8, 64)
 STARTUP_POINTS = 10_000
 
 BANDWIDTH_BYTES = 1 << 28
+
+BUSY = 0.9
+"""Processor time over elapsed time below which a run was disturbed."""
 
 
 class Plan(NamedTuple):
@@ -278,9 +282,13 @@ def show_setting(plan: Plan, threads: int, complaints: Sequence[str]) -> None:
 def play_all(plan: Plan, threads: int, able: Sequence[type[Contestant]]) -> list[Match]:
     """A match for every dimension, and word of it on stderr."""
     matches = []
+    start, start_busy = time.perf_counter(), time.process_time()
     for d in DIMENSIONS:
         print(f"playing d = {d}", file=sys.stderr)
         matches.append(play(d, plan, threads, able))
+    share = (time.process_time() - start_busy) / (time.perf_counter() - start)
+    if share < BUSY:
+        print(f"other processes got in the way: this one ran {share:.0%} of the time")
     return matches
 
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from halfspace.jit import MARGIN_COVERED, kernel
+from halfspace.jit import MARGIN_COVERED, kernel, part
 from halfspace.predicate import LIMBS
 from halfspace.query import prepare
 from halfspace.tiles import (
@@ -94,7 +94,7 @@ def make_readings(m: int, value_dim: int) -> Readings:
     )
 
 
-@kernel(flags=ORDER_FREE)
+@part(flags=ORDER_FREE)
 def dot(query, key):
     """<query, key> in float64, summed in any order."""
     total = 0.0
@@ -103,13 +103,13 @@ def dot(query, key):
     return total
 
 
-@kernel
+@part
 def _add_value(output, weight, value):
     for c in range(output.size):
         output[c] += weight * np.float64(value[c])
 
 
-@kernel
+@part
 def _list_tiles(first, last, indptr, parts, masks, q, count, tiles, lanes):
     """Tiles and lanes, of the first `count` slots, that query q looks at; returns their number."""
     used = 0
@@ -130,7 +130,7 @@ def _list_tiles(first, last, indptr, parts, masks, q, count, tiles, lanes):
     return used
 
 
-@kernel
+@part
 def _score_tiles(data, tiles, lanes, narrow, unit, lane_scores, scores):
     """Scores by the filter, in nats, of the listed lanes; ``-inf`` elsewhere."""
     for i in range(tiles.size):
@@ -140,7 +140,7 @@ def _score_tiles(data, tiles, lanes, narrow, unit, lane_scores, scores):
             scores[i * TILE + lane] = unit * lane_scores[lane] if listed else -np.inf
 
 
-@kernel
+@part
 def _score_keys(keys, tiles, lanes, query, scale, scores):
     """Scores in float64, in nats, of the listed lanes; ``-inf`` elsewhere."""
     for i in range(tiles.size):
@@ -151,7 +151,15 @@ def _score_keys(keys, tiles, lanes, query, scale, scores):
             scores[i * TILE + lane] = score
 
 
-@kernel
+@part
+def _largest(scores):
+    largest = -np.inf
+    for i in range(scores.size):
+        largest = max(largest, scores[i])
+    return largest
+
+
+@part
 def _keep_inside(data, norms, tiles, lanes, normal, narrow, query, lane_scores, limbs, scores):
     """Set the scores of lanes outside the half-space, exactly decided, to ``-inf``."""
     for i in range(tiles.size):
@@ -163,7 +171,7 @@ def _keep_inside(data, norms, tiles, lanes, normal, narrow, query, lane_scores, 
                 scores[i * TILE + lane] = -np.inf
 
 
-@kernel
+@part
 def _average_softmax(keys, values, slots, query, scale, scores, output):
     """Softmax-weighted mean of the chosen values; returns the top score and the mass."""
     top = -np.inf
@@ -227,7 +235,7 @@ def softmax_rows(head, candidates, queries, lengths, cut, scale, readings):
         else:
             error = errors[q]
             _score_keys(keys, mine, listed, queries[q], scale, found)
-        best = found.max()
+        best = _largest(found)
         counts[:] = 0
         add_to_histogram(found, best, 1, counts)
         if kinds[q] == THRESHOLD:
@@ -246,7 +254,7 @@ def softmax_rows(head, candidates, queries, lengths, cut, scale, readings):
         if kinds[q] != THRESHOLD:
             end, extra = find_cut(kinds[q], parameters[q], counts, kept, missed)
             left = missed[end]
-        size = select_keys(found, mine, best, end, extra, chosen)
+        size = select_keys(found, mine, best, end, extra, spare, chosen)
         reported[q], missing[q] = size, left
         if size:
             tops[q], masses[q] = _average_softmax(

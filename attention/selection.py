@@ -8,7 +8,8 @@ down than the bins reach; exp(-44) a key bounds it.
 
 import numpy as np
 
-from halfspace.jit import kernel
+from halfspace.jit import part
+from halfspace.quickselect import select
 from halfspace.tiles import TILE
 
 BINS_PER_NAT = 32
@@ -23,14 +24,14 @@ EDGES = np.exp(-np.arange(BINS + 1) / BINS_PER_NAT) * (1.0 + 1e-12)
 EDGES.flags.writeable = False
 
 
-@kernel
+@part
 def bin_of(score, top):
     """Bin of a score, a distance in nats below `top`."""
     distance = (top - score) * BINS_PER_NAT
     return np.int64(distance) if distance < BINS - 1 else BINS - 1
 
 
-@kernel
+@part
 def add_to_histogram(scores, top, times, counts):
     """Add every score's bin to `counts`, `times` times; ``-inf`` marks what is no candidate."""
     for i in range(scores.size):
@@ -38,7 +39,7 @@ def add_to_histogram(scores, top, times, counts):
             counts[bin_of(scores[i], top)] += times
 
 
-@kernel
+@part
 def fill_masses(counts, widen, beyond, kept, missed):
     """Bounds on the mass above and below a cut before each bin, in units of the top weight.
 
@@ -64,7 +65,7 @@ def fill_masses(counts, widen, beyond, kept, missed):
         missed[i] *= 1.0 + 1e-11
 
 
-@kernel
+@part
 def find_cut(kind, parameter, counts, kept, missed):
     """First bin that need not be read whole; and for TOP_R, how many of its keys must be."""
     seen = 0
@@ -77,24 +78,23 @@ def find_cut(kind, parameter, counts, kept, missed):
     return BINS, 0
 
 
-@kernel
-def _least_of_bin(scores, top, cut, extra):
+@part
+def _least_of_bin(scores, top, cut, extra, members, places):
     """Score of the `extra`-th best in bin `cut`, and how many of its equals belong to the best."""
-    size = 0
-    for i in range(scores.size):
-        size += scores[i] > -np.inf and bin_of(scores[i], top) == cut
-    members = np.empty(size)
     size = 0
     for i in range(scores.size):
         if scores[i] > -np.inf and bin_of(scores[i], top) == cut:
             members[size] = scores[i]
             size += 1
-    least = np.partition(members, size - extra)[size - extra]
-    return least, extra - np.sum(members > least)
+    select(members[:size], places, size - extra)
+    least, ties = members[size - extra], extra
+    for i in range(size):
+        ties -= members[i] > least
+    return least, ties
 
 
-@kernel
-def select_keys(scores, tiles, top, cut, extra, chosen):
+@part
+def select_keys(scores, tiles, top, cut, extra, members, chosen):
     """Slots of the candidates in bins before `cut`, and of the `extra` best of that bin.
 
     Parameters
@@ -105,12 +105,14 @@ def select_keys(scores, tiles, top, cut, extra, chosen):
         The tile each 64 scores belong to.
     top, cut, extra
         Of the histogram, and of `find_cut`.
-    chosen : int64 array
+    members : float64 array, shape (64 t,)
+        Scratch.
+    chosen : int64 array, shape (64 t,)
         Filled, as far as the returned number. Equal scores go to the earlier slot.
     """
     least, ties = np.inf, 0
     if extra:
-        least, ties = _least_of_bin(scores, top, cut, extra)
+        least, ties = _least_of_bin(scores, top, cut, extra, members, chosen)
     size = 0
     for i in range(scores.size):
         if scores[i] == -np.inf:

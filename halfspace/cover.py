@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from . import parallel
-from .jit import kernel
+from .jit import kernel, part
 from .tiles import TILE, lowest_lane, popcount
 
 _ONE = np.uint64(1)
@@ -90,7 +90,7 @@ def covers(
     return [cover for found in blocks for cover in found]
 
 
-@kernel
+@part
 def _points_in(nodes, v, count):
     return min(nodes.last[v] * TILE, count) - nodes.first[v] * TILE
 
@@ -145,7 +145,7 @@ def weight_sums(blocks: list[Covers], nodes: Nodes, weights: np.ndarray) -> np.n
     return sums
 
 
-@kernel
+@part
 def _write_ranks(covers, q, nodes, ranks, out):
     """Ranks of the points of cover q, in the order of its parts; whether they ascend."""
     k = 0
@@ -168,7 +168,7 @@ def _write_ranks(covers, q, nodes, ranks, out):
     return True
 
 
-@kernel
+@part
 def _insertion_sort(values):
     for i in range(1, values.size):
         value = values[i]
@@ -179,7 +179,7 @@ def _insertion_sort(values):
         values[j + 1] = value
 
 
-@kernel
+@part
 def _radix_pass(source, target, shift, places):
     places[:] = 0
     for i in range(source.size):
@@ -195,18 +195,21 @@ def _radix_pass(source, target, shift, places):
         places[digit] += 1
 
 
-@kernel
+@part
 def _sort_ranks(values, spare, limit, places):
-    """Sort ranks below `limit`; returns the buffer that holds them."""
+    """Sort ranks below `limit`; whether the result is in `spare`."""
     if values.size <= INSERTION_SORT_LENGTH:
         _insertion_sort(values)
-        return values
-    shift = 0
+        return False
+    shift, swapped = 0, False
     while (limit - 1) >> shift:
-        _radix_pass(values, spare, shift, places)
-        values, spare = spare, values
+        if swapped:
+            _radix_pass(spare, values, shift, places)
+        else:
+            _radix_pass(values, spare, shift, places)
+        swapped = not swapped
         shift += RADIX_BITS
-    return values
+    return swapped
 
 
 @kernel
@@ -218,17 +221,15 @@ def _fill(covers, nodes, ranks, ids, counts, out):
     places = np.empty(1 << RADIX_BITS, np.int32)
     start = 0
     for q in range(counts.size):
-        found = values[: counts[q]]
-        ascending = _write_ranks(covers, q, nodes, ranks, found)
-        if not ascending:
-            found = _sort_ranks(found, spare[: counts[q]], ranks.size, places)
-        if ids.size:
-            for i in range(found.size):
-                out[start + i] = ids[found[i]]
-        else:
-            for i in range(found.size):
-                out[start + i] = found[i]
-        start += found.size
+        size = counts[q]
+        found = values[:size]
+        if not _write_ranks(covers, q, nodes, ranks, found) and _sort_ranks(
+            found, spare[:size], ranks.size, places
+        ):
+            found = spare[:size]
+        for i in range(size):
+            out[start + i] = ids[found[i]] if ids.size else found[i]
+        start += size
 
 
 def fill(

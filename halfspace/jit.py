@@ -43,23 +43,13 @@ class _StampedCache(FunctionCache):
         return (*super()._index_key(sig, codegen), self._stamp)
 
 
-def kernel(
-    function: Callable | None = None,
-    *,
-    flags: frozenset[str] = frozenset(),
-    leaf: bool = False,
-) -> Callable:
+def kernel(function: Callable) -> Callable:
     """Compile `function` in nopython mode, releasing the GIL, cached across processes.
 
     Parameters
     ----------
     function : callable
-        Plain Python function over scalars, flat arrays and named tuples of them.
-    flags : frozenset of str
-        Named LLVM fast-math flags; only where the caller's margin covers what they may change.
-    leaf : bool
-        For what runs once a tile: inlined into its caller and compiled without reference counts,
-        which cost more than the work itself. It may not allocate.
+        Called from Python: plain code over scalars, flat arrays and named tuples of them.
 
     Returns
     -------
@@ -67,12 +57,38 @@ def kernel(
         The compiled dispatcher. With ``NUMBA_DISABLE_JIT=1`` the function itself, run under IEEE
         rules without numpy's floating-point warnings, as the compiled one is.
     """
-    if function is None:
-        return functools.partial(kernel, flags=flags, leaf=leaf)
     if numba.config.DISABLE_JIT:
         return np.errstate(all="ignore")(function)
-    options = {"forceinline": True, "_nrt": False} if leaf else {}
-    dispatcher = numba.njit(nogil=True, error_model="numpy", fastmath=set(flags), **options)(function)
+    dispatcher = numba.njit(nogil=True, error_model="numpy")(function)
     with contextlib.suppress(RuntimeError):  # no writable place for a cache: compile each process
         dispatcher._cache = _StampedCache(function)
     return dispatcher
+
+
+def part(
+    function: Callable | None = None,
+    *,
+    flags: frozenset[str] = frozenset(),
+    inline: bool = False,
+) -> Callable:
+    """Compile `function` as a part of kernels: called from compiled code only.
+
+    It is cached with the kernels it is part of. It may not allocate, so it is compiled without
+    reference counts: what runs once a tile would cost less than counting references to its arrays.
+
+    Parameters
+    ----------
+    function : callable
+        As for `kernel`.
+    flags : frozenset of str
+        Named LLVM fast-math flags; only where the caller's margin covers what they may change.
+    inline : bool
+        Inline into every caller: for what runs once a tile.
+    """
+    if function is None:
+        return functools.partial(part, flags=flags, inline=inline)
+    if numba.config.DISABLE_JIT:
+        return function
+    return numba.njit(
+        nogil=True, error_model="numpy", fastmath=set(flags), forceinline=inline, _nrt=False
+    )(function)

@@ -9,13 +9,13 @@ Source: Bentley 1975; principal-axis splits Sproull 1991.
 """
 
 import math
-from collections.abc import Callable
 
 import numpy as np
 
 from . import parallel
 from .index import Index
-from .jit import kernel
+from .jit import kernel, part
+from .quickselect import select
 from .tiles import TILE, make_tiles
 from .tree import FANOUT, BoundedTree, cover_tree, make_tree, top_tree
 
@@ -31,7 +31,7 @@ PARALLEL_POINTS = 4096
 """Ranges up to so many points are split by one thread."""
 
 
-@kernel
+@part
 def _principal_axis(points, sample, axis, product):
     """Approximate leading eigenvector of the covariance of `points`; `sample` (s, d) is scratch."""
     count, d = min(points.shape[0], sample.shape[0]), points.shape[1]
@@ -70,55 +70,29 @@ def _principal_axis(points, sample, axis, product):
             axis[j] = product[j] / math.sqrt(norm)
 
 
-@kernel
-def _select(keys, rows, k):
-    """Partition keys (and rows alike) so that the k smallest come first. Expected O(n)."""
-    left, right = 0, keys.size - 1
-    while left < right:
-        # Median of three at places that no input order makes typical.
-        width = right - left
-        a, b, c = keys[left + width // 7], keys[left + width // 2], keys[right - width // 5]
-        pivot = max(min(a, b), min(max(a, b), c))
-        i, j = left, right
-        while i <= j:
-            while keys[i] < pivot:
-                i += 1
-            while keys[j] > pivot:
-                j -= 1
-            if i <= j:
-                keys[i], keys[j] = keys[j], keys[i]
-                rows[i], rows[j] = rows[j], rows[i]
-                i += 1
-                j -= 1
-        if k <= j:
-            right = j
-        elif k >= i:
-            left = i
-        else:
-            return
-
-
-@kernel
-def _split(points, order, middle, sample, axis, product):
+@part
+def _split(points, order, middle, sample, axis, product, keys, rows, moved):
     """Reorder points and order so that the first `middle` lie below the rest along the axis."""
     n, d = points.shape
     _principal_axis(points, sample, axis, product)
-    keys, rows = np.empty(n, points.dtype), np.empty(n, np.int32)
     for i in range(n):
         key = 0.0
         for j in range(d):
             key += axis[j] * points[i, j]
         keys[i] = key if key == key else 0.0
         rows[i] = i
-    _select(keys, rows, middle)
-    old_points, old_order = points.copy(), order.copy()
+    select(keys[:n], rows, middle)
     for i in range(n):
-        order[i] = old_order[rows[i]]
         for j in range(d):
-            points[i, j] = old_points[rows[i], j]
+            moved[i, j] = points[rows[i], j]
+        rows[i] = order[rows[i]]
+    for i in range(n):
+        order[i] = rows[i]
+        for j in range(d):
+            points[i, j] = moved[i, j]
 
 
-@kernel
+@part
 def _left_tiles(tiles):
     """Tiles that go left when a range of tiles is split: half, in whole nodes of the largest level."""
     span = 1
@@ -132,13 +106,24 @@ def _split_range(points, order, depth):
     """Split down to single tiles, at most `depth` times."""
     n, d = points.shape
     sample, axis, product = np.empty((AXIS_SAMPLE, d)), np.empty(d), np.empty(d)
+    keys, rows, moved = np.empty(n, points.dtype), np.empty(n, np.int32), np.empty_like(points)
     stack = [(0, n, depth)]
     while stack:
         first, last, depth = stack.pop()
         tiles = -(-(last - first) // TILE)
         if tiles > 1 and depth:
             middle = first + _left_tiles(tiles) * TILE
-            _split(points[first:last], order[first:last], middle - first, sample, axis, product)
+            _split(
+                points[first:last],
+                order[first:last],
+                middle - first,
+                sample,
+                axis,
+                product,
+                keys,
+                rows,
+                moved,
+            )
             stack.append((first, middle, depth - 1))
             stack.append((middle, last, depth - 1))
 

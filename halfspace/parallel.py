@@ -4,6 +4,7 @@ Kernels release the GIL, so plain Python threads run them side by side. Unlike a
 loop this may be entered from many threads at once, survives a fork, and compiles nothing extra.
 """
 
+import itertools
 import operator
 import os
 import threading
@@ -116,4 +117,4 @@ def parts(count: int, nanoseconds: float) -> list[tuple[int, int]]:
         return [(0, count)] if count else []
     pieces = min(count, _threads * TASKS_PER_THREAD)
     edges = [count * i // pieces for i in range(pieces + 1)]
-    return list(zip(edges[:-1], edges[1:], strict=True))
+    return list(itertools.pairwise(edges))

@@ -18,7 +18,7 @@ import math
 
 import numpy as np
 
-from .jit import kernel
+from .jit import part
 
 LARGE = 2.0**900
 """Products and offsets up to here cannot overflow a compensated sum of up to 2^100 terms."""
@@ -47,7 +47,7 @@ NO_POINT.flags.writeable = False
 """In place of q where only one point is meant."""
 
 
-@kernel
+@part
 def two_sum(a, b):
     """Sum of a and b, and its exact rounding error."""
     total = a + b
@@ -55,7 +55,7 @@ def two_sum(a, b):
     return total, (a - (total - part)) + (b - part)
 
 
-@kernel
+@part
 def two_product(a, b):
     """Product of a and b, and its exact rounding error, for factors below `SPLITTABLE`."""
     product = a * b
@@ -69,7 +69,7 @@ def two_product(a, b):
     return product, error
 
 
-@kernel
+@part
 def _is_safe(a, b):
     """Whether TwoProduct of a and b is exact: nothing over- or underflows."""
     if a == 0.0 or b == 0.0:
@@ -78,7 +78,7 @@ def _is_safe(a, b):
     return SMALL <= size <= LARGE and abs(a) <= SPLITTABLE and abs(b) <= SPLITTABLE
 
 
-@kernel
+@part
 def _add_terms(factors, values, sign, total, correction, magnitude):
     """Add sign * <factors, values> to a compensated sum; also whether all of it was safe."""
     for j in range(values.size):
@@ -93,7 +93,7 @@ def _add_terms(factors, values, sign, total, correction, magnitude):
     return total, correction, magnitude, True
 
 
-@kernel
+@part
 def compensated(normal, plus, minus, offset):
     """<normal, plus> - <normal, minus> - offset in compensated float64, and a bound on its error.
 
@@ -118,7 +118,7 @@ def compensated(normal, plus, minus, offset):
     return value, slack * magnitude + UNIT * abs(value)
 
 
-@kernel
+@part
 def _deposit(limbs, value, position, sign):
     """Add sign * value * 2^position (position counted from the lowest bit), value < 2^27."""
     shifted = value << (position & 31)
@@ -127,7 +127,7 @@ def _deposit(limbs, value, position, sign):
     limbs[limb + 1] += sign * (shifted >> 32)
 
 
-@kernel
+@part
 def _add_product(limbs, a, b):
     """Add a * b to the fixed-point accumulator, exactly."""
     if a == 0.0 or b == 0.0:
@@ -147,7 +147,7 @@ def _add_product(limbs, a, b):
         _deposit(limbs, partials[k] >> _HALF_BITS, at + _HALF_BITS, sign)
 
 
-@kernel
+@part
 def _clear_sign(limbs):
     """Sign of the accumulator, which is left at zero."""
     carry = np.int64(0)
@@ -163,7 +163,7 @@ def _clear_sign(limbs):
     return 1 if positive or carry > 0 else 0
 
 
-@kernel
+@part
 def exact_sign(normal, plus, minus, offset, limbs):
     """Sign of <normal, plus> - <normal, minus> - offset over the reals.
 

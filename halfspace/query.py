@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .jit import kernel
+from .jit import part
 
 REGULAR, ALL, NONE = 0, 1, 2
 """Kinds of half-space: a real plane, every point, no point."""
@@ -38,7 +38,7 @@ class Halfspace(NamedTuple):
     unit: float  # unit roundoff of the points' dtype
 
 
-@kernel
+@part
 def gamma(terms, unit):
     """Relative error of a dot product of so many terms, with room for the scaling around it."""
     product = (terms + 4) * unit
@@ -47,7 +47,7 @@ def gamma(terms, unit):
     return 1.0001 * product / (1.0 - product)
 
 
-@kernel
+@part
 def prepare(normal, offset, closed, narrow):
     """Make {x : <normal, x> >= offset} ready; fills `narrow` (d,), the scaled normal for filters.
 
@@ -89,7 +89,7 @@ def prepare(normal, offset, closed, narrow):
     )
 
 
-@kernel(leaf=True)
+@part(inline=True)
 def settled_range(query, level, norm):
     """Scores between which nothing is settled, for points of norm <= `norm` against `level`.
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .jit import kernel
+from .jit import part
 from .predicate import NO_POINT, compensated, exact_sign
 from .query import settled_range
 from .tiles import TILE, lanes_not_below, lowest_lane, tile_scores, used_lanes
@@ -18,7 +18,10 @@ _ONE = np.uint64(1)
 
 
 class Best(NamedTuple):
-    """A heap of slots, worst at the root; `size[0]` of its k places are in use."""
+    """A heap of slots, worst at the root; `size[0]` of its k places are in use.
+
+    Empty: ``Best(np.empty(k, np.int64), np.empty(k), np.empty(k), np.zeros(1, np.int64))``.
+    """
 
     slots: np.ndarray  # (k,) int64
     scores: np.ndarray  # (k,) float64
@@ -26,31 +29,22 @@ class Best(NamedTuple):
     size: np.ndarray  # (1,) int64
 
 
-@kernel
-def make_best(k):
-    """Return an empty heap of k places."""
-    return Best(np.empty(k, np.int64), np.empty(k), np.empty(k), np.zeros(1, np.int64))
-
-
-@kernel
-def _point(data, slot):
-    return data[slot // TILE, :, slot % TILE]
-
-
-@kernel
+@part
 def is_better(data, ranks, normal, a, a_score, a_error, b, b_score, b_error, limbs):
     """Whether slot a comes before slot b: by real score, then by rank."""
     if a_score - a_error > b_score + b_error:
         return True
     if a_score + a_error < b_score - b_error:
         return False
-    sign = exact_sign(normal, _point(data, a), _point(data, b), 0.0, limbs)
+    sign = exact_sign(
+        normal, data[a // TILE, :, a % TILE], data[b // TILE, :, b % TILE], 0.0, limbs
+    )
     if sign:
         return sign > 0
     return ranks[a] < ranks[b]
 
 
-@kernel
+@part
 def _is_better_at(data, ranks, normal, best, i, j, limbs):
     return is_better(
         data,
@@ -66,14 +60,14 @@ def _is_better_at(data, ranks, normal, best, i, j, limbs):
     )
 
 
-@kernel
+@part
 def _swap(best, i, j):
     best.slots[i], best.slots[j] = best.slots[j], best.slots[i]
     best.scores[i], best.scores[j] = best.scores[j], best.scores[i]
     best.errors[i], best.errors[j] = best.errors[j], best.errors[i]
 
 
-@kernel
+@part
 def _sift_down(data, ranks, normal, best, i, size, limbs):
     while 2 * i + 1 < size:
         child = 2 * i + 1
@@ -85,7 +79,7 @@ def _sift_down(data, ranks, normal, best, i, size, limbs):
         i = child
 
 
-@kernel
+@part
 def _sift_up(data, ranks, normal, best, i, limbs):
     while i > 0:
         parent = (i - 1) // 2
@@ -95,10 +89,10 @@ def _sift_up(data, ranks, normal, best, i, limbs):
         i = parent
 
 
-@kernel
+@part
 def offer(data, ranks, normal, best, slot, limbs):
     """Take `slot` into the heap if it is among the k best so far."""
-    score, error = compensated(normal, _point(data, slot), NO_POINT, 0.0)
+    score, error = compensated(normal, data[slot // TILE, :, slot % TILE], NO_POINT, 0.0)
     size = best.size[0]
     if size < best.slots.size:
         best.slots[size], best.scores[size], best.errors[size] = slot, score, error
@@ -120,7 +114,7 @@ def offer(data, ranks, normal, best, slot, limbs):
         _sift_down(data, ranks, normal, best, 0, size, limbs)
 
 
-@kernel
+@part
 def least_useful(best):
     """Score that a further point must reach: no lower one can enter."""
     if best.size[0] < best.slots.size:
@@ -128,7 +122,7 @@ def least_useful(best):
     return best.scores[0] - best.errors[0]
 
 
-@kernel
+@part
 def offer_tile(data, norms, ranks, t, normal, narrow, query, best, scores, limbs):
     """Offer every lane of tile t that may be among the k best.
 
@@ -145,14 +139,14 @@ def offer_tile(data, norms, ranks, t, normal, narrow, query, best, scores, limbs
         lanes &= lanes - _ONE
 
 
-@kernel
+@part
 def scaled_bar(query, bar):
     """`bar` in the scale of the query's filters, rounded down."""
     scaled = bar * query.factors[0] * query.factors[1]
     return scaled - 4.0 * 2.0**-53 * abs(scaled) - 2.0**-1000
 
 
-@kernel
+@part
 def sort_best(data, ranks, normal, best, limbs):
     """Heap-sort the kept points, best first."""
     for last in range(best.size[0] - 1, 0, -1):

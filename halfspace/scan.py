@@ -12,7 +12,7 @@ from .index import Index
 from .jit import kernel
 from .predicate import LIMBS
 from .query import ALL, NONE, prepare
-from .ranking import make_best, offer_tile, sort_best
+from .ranking import Best, offer_tile, sort_best
 from .tiles import TILE, Tiles, make_tiles, popcount, tile_mask, used_lanes
 
 
@@ -54,15 +54,15 @@ def top_scan(scan, normals, slots, scores):
     """Slots and scores of the k best of each query, best first; slots (m, k)."""
     data, norms, ranks = scan.tiles
     narrow, lane_scores = np.empty(data.shape[1], data.dtype), np.empty(TILE, data.dtype)
-    limbs = np.zeros(LIMBS, np.int64)
+    errors, size, limbs = np.empty(slots.shape[1]), np.zeros(1, np.int64), np.zeros(LIMBS, np.int64)
     for q in range(slots.shape[0]):
         normal = normals[q]
         query = prepare(normal, 0.0, True, narrow)
-        best = make_best(slots.shape[1])
+        size[0] = 0
+        best = Best(slots[q], scores[q], errors, size)
         for t in range(data.shape[0]):
             offer_tile(data, norms, ranks, t, normal, narrow, query, best, lane_scores, limbs)
         sort_best(data, ranks, normal, best, limbs)
-        slots[q], scores[q] = best.slots, best.scores
 
 
 class Scan(Index):

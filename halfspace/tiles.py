@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from . import parallel
-from .jit import MARGIN_COVERED, kernel
+from .jit import MARGIN_COVERED, kernel, part
 from .predicate import NO_POINT, exact_sign
 from .query import settled_range
 
@@ -33,7 +33,7 @@ class Tiles(NamedTuple):
         return len(self.ranks)
 
 
-@kernel
+@part
 def upper_norm(vector):
     """Upper bound on the Euclidean norm; infinite where the norm is so large that scores overflow."""
     largest = 0.0
@@ -84,41 +84,25 @@ def frozen(array: np.ndarray) -> np.ndarray:
     return array
 
 
-@kernel(flags=MARGIN_COVERED, leaf=True)
+@part(flags=MARGIN_COVERED, inline=True)
 def tile_scores(data, t, row, normal, scores):
     """Scores <normal, x> of the 64 lanes of data[t, row : row + d], four coordinates a pass."""
     d = normal.size
-    done = (d - 1) % 4 + 1
-    if done == 1:
-        a = normal[0]
+    scores[:] = 0.0
+    for j in range(0, d, 4):
+        # Beyond the last coordinate, its weight is zero and the row is any.
+        b = normal[j + 1] if j + 1 < d else normal.dtype.type(0.0)
+        c = normal[j + 2] if j + 2 < d else normal.dtype.type(0.0)
+        e = normal[j + 3] if j + 3 < d else normal.dtype.type(0.0)
+        a, i = normal[j], row + j
+        i1, i2, i3 = row + min(j + 1, d - 1), row + min(j + 2, d - 1), row + min(j + 3, d - 1)
         for lane in range(TILE):
-            scores[lane] = a * data[t, row, lane]
-    elif done == 2:
-        a, b = normal[0], normal[1]
-        for lane in range(TILE):
-            scores[lane] = a * data[t, row, lane] + b * data[t, row + 1, lane]
-    elif done == 3:
-        a, b, c = normal[0], normal[1], normal[2]
-        for lane in range(TILE):
-            scores[lane] = (
-                a * data[t, row, lane] + b * data[t, row + 1, lane] + c * data[t, row + 2, lane]
+            scores[lane] += (a * data[t, i, lane] + b * data[t, i1, lane]) + (
+                c * data[t, i2, lane] + e * data[t, i3, lane]
             )
-    for j in range(done % 4, d, 4):
-        a, b, c, e = normal[j], normal[j + 1], normal[j + 2], normal[j + 3]
-        i = row + j
-        if j == 0:
-            for lane in range(TILE):
-                scores[lane] = (a * data[t, i, lane] + b * data[t, i + 1, lane]) + (
-                    c * data[t, i + 2, lane] + e * data[t, i + 3, lane]
-                )
-        else:
-            for lane in range(TILE):
-                scores[lane] += (a * data[t, i, lane] + b * data[t, i + 1, lane]) + (
-                    c * data[t, i + 2, lane] + e * data[t, i + 3, lane]
-                )
 
 
-@kernel(leaf=True)
+@part(inline=True)
 def lanes_not_below(scores, low):
     """Mask of lanes whose score is not below `low` (NaN counts as not below)."""
     mask = np.uint64(0)
@@ -127,7 +111,7 @@ def lanes_not_below(scores, low):
     return mask
 
 
-@kernel(leaf=True)
+@part(inline=True)
 def lanes_above(scores, high):
     """Mask of lanes whose score is above `high`."""
     mask = np.uint64(0)
@@ -136,7 +120,7 @@ def lanes_above(scores, high):
     return mask
 
 
-@kernel(leaf=True)
+@part(inline=True)
 def used_lanes(count, t):
     """Mask of the lanes of tile t that hold one of `count` points."""
     used = count - t * TILE
@@ -145,13 +129,13 @@ def used_lanes(count, t):
     return _FULL if used >= TILE else (_ONE << np.uint64(used)) - _ONE
 
 
-@kernel(leaf=True)
+@part(inline=True)
 def lowest_lane(mask):
     """Index of the lowest set bit of a mask that is not zero."""
     return popcount((mask & (~mask + _ONE)) - _ONE)
 
 
-@kernel(leaf=True)
+@part(inline=True)
 def popcount(mask):
     """Number of set bits."""
     m1 = np.uint64(0x5555555555555555)
@@ -163,7 +147,7 @@ def popcount(mask):
     return np.int64((mask * np.uint64(0x0101010101010101)) >> np.uint64(56))
 
 
-@kernel
+@part
 def settle_lanes(data, t, lanes, normal, query, limbs):
     """Those of `lanes` of tile t that are inside the half-space, by the exact predicate."""
     inside = np.uint64(0)
@@ -176,7 +160,7 @@ def settle_lanes(data, t, lanes, normal, query, limbs):
     return inside
 
 
-@kernel(leaf=True)
+@part(inline=True)
 def tile_mask(data, norms, t, used, normal, narrow, query, scores, limbs):
     """Lanes of tile t inside the half-space, exactly; also how many needed the exact test.
 

@@ -19,10 +19,10 @@ import numpy as np
 
 from . import parallel
 from .cover import Nodes
-from .jit import MARGIN_COVERED, kernel
+from .jit import MARGIN_COVERED, kernel, part
 from .predicate import LIMBS
 from .query import ALL, NONE, prepare
-from .ranking import least_useful, make_best, offer_tile, scaled_bar, sort_best
+from .ranking import Best, least_useful, offer_tile, scaled_bar, sort_best
 from .tiles import (
     TILE,
     Tiles,
@@ -53,7 +53,7 @@ class BoundedTree(NamedTuple):
     levels: np.ndarray  # (levels + 1,) int64, first block of each level, leaves first
 
 
-@kernel
+@part
 def _widen(value, itemsize):
     """`value` made larger than any rounding of it to float32 or float64 could make it smaller."""
     if itemsize == 4:
@@ -63,51 +63,53 @@ def _widen(value, itemsize):
 
 @kernel
 def _tile_boxes(tiles, low, high):
-    for t in range(tiles.data.shape[0]):
-        used = min(TILE, tiles.ranks.size - t * TILE)
-        for j in range(tiles.data.shape[1]):
-            lanes = tiles.data[t, j, :used]
-            low[t, j], high[t, j] = lanes.min(), lanes.max()
+    data, _, ranks = tiles
+    for t in range(data.shape[0]):
+        for j in range(data.shape[1]):
+            least = most = data[t, j, 0]
+            for lane in range(1, min(TILE, ranks.size - t * TILE)):
+                least, most = min(least, data[t, j, lane]), max(most, data[t, j, lane])
+            low[t, j], high[t, j] = least, most
 
 
-@kernel
-def _radius(tiles, first, last, centre, squares):
+@part
+def _radius(data, count, first, last, centre, squares):
     """Upper bound on the distance from `centre` to the points of tiles first … last - 1."""
     largest = 0.0
     for t in range(first, last):
         squares[:] = 0.0
         for j in range(centre.size):
-            c = np.float64(centre[j])
             for lane in range(TILE):
-                step = tiles.data[t, j, lane] - c
+                step = np.float64(data[t, j, lane]) - np.float64(centre[j])
                 squares[lane] += step * step
-        for lane in range(min(TILE, tiles.ranks.size - t * TILE)):
+        for lane in range(min(TILE, count - t * TILE)):
             largest = max(largest, squares[lane])
     # The last term covers squares that underflow.
     return math.sqrt(largest) * (1.0 + 1e-10) + 2e-154 * centre.size
 
 
 @kernel
-def _bound(tiles, nodes, begin, end, tile_low, tile_high, bounds):
+def _bound(tiles, first, last, begin, end, tile_low, tile_high, bounds):
     """Bounds of nodes begin … end - 1, from the boxes of their tiles and their points."""
-    d, itemsize = tiles.data.shape[1], bounds.itemsize
+    data, _, ranks = tiles
+    d, itemsize = data.shape[1], bounds.itemsize
     squares, centre, half = np.empty(TILE), np.empty(d, bounds.dtype), np.empty(d, bounds.dtype)
     for v in range(begin, end):
-        first, last = nodes.first[v], nodes.last[v]
-        if first == last:
+        if first[v] == last[v]:
             continue
+        block, lane = v // FANOUT, v % FANOUT
         for j in range(d):
-            low, high = tile_low[first, j], tile_high[first, j]
-            for t in range(first + 1, last):
+            low, high = tile_low[first[v], j], tile_high[first[v], j]
+            for t in range(first[v] + 1, last[v]):
                 low, high = min(low, tile_low[t, j]), max(high, tile_high[t, j])
             # Halved before they are added: the sum may overflow.
             centre[j] = 0.5 * low + 0.5 * high
             c = np.float64(centre[j])
             half[j] = _widen(max(np.float64(high) - c, c - np.float64(low)), itemsize)
-        bound = bounds[v // FANOUT, :, v % FANOUT]
-        bound[:d], bound[d : 2 * d] = centre, half
-        bound[2 * d] = _widen(_radius(tiles, first, last, centre, squares), itemsize)
-        bound[2 * d + 1] = _widen(upper_norm(centre) + upper_norm(half), itemsize)
+            bounds[block, j, lane], bounds[block, d + j, lane] = centre[j], half[j]
+        radius = _radius(data, ranks.size, first[v], last[v], centre, squares)
+        bounds[block, 2 * d, lane] = _widen(radius, itemsize)
+        bounds[block, 2 * d + 1, lane] = _widen(upper_norm(centre) + upper_norm(half), itemsize)
 
 
 def _lay_out(tiles: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -140,28 +142,30 @@ def make_tree(tiles: Tiles, weights: np.ndarray) -> BoundedTree:
     _tile_boxes(tiles, low, high)
     parallel.run(
         [
-            lambda a=a, b=b: _bound(tiles, nodes, a, b, low, high, bounds)
+            lambda a=a, b=b: _bound(tiles, first, last, a, b, low, high, bounds)
             for a, b in parallel.parts(len(first), 300.0 * d)
         ]
     )
-    _sum_below(nodes, levels, weights, sums)
+    _sum_below(first, last, levels, weights, sums)
     nodes = nodes._replace(sums=frozen(sums))
     return BoundedTree(tiles, nodes, frozen(bounds), frozen(levels))
 
 
 @kernel
-def _sum_below(nodes, levels, weights, sums):
-    leaves = levels[min(1, levels.size - 1)] * FANOUT
-    for v in range(leaves):
-        for slot in range(nodes.first[v] * TILE, min(nodes.last[v] * TILE, weights.shape[0])):
-            sums[v] += weights[slot]
+def _sum_below(first, last, levels, weights, sums):
+    n, columns = weights.shape
+    for v in range(levels[min(1, levels.size - 1)] * FANOUT):
+        for slot in range(first[v] * TILE, min(last[v] * TILE, n)):
+            for c in range(columns):
+                sums[v, c] += weights[slot, c]
     for level in range(1, levels.size - 1):
         start, below = levels[level] * FANOUT, levels[level - 1] * FANOUT
         for v in range(below, start):
-            sums[start + (v - below) // FANOUT] += sums[v]
+            for c in range(columns):
+                sums[start + (v - below) // FANOUT, c] += sums[v, c]
 
 
-@kernel(flags=MARGIN_COVERED, leaf=True)
+@part(flags=MARGIN_COVERED, inline=True)
 def score_ranges(bounds, block, narrow, size, query, low, high):
     """Ranges of the scaled scores of a block's nodes, widened by the rounding margin.
 
@@ -180,7 +184,7 @@ def score_ranges(bounds, block, narrow, size, query, low, high):
         low[lane], high[lane] = middle - reach, middle + reach
 
 
-@kernel
+@part
 def _used_nodes(last, block):
     """Mask of the lanes of a block that are nodes; `last` is the nodes' last tiles."""
     if last[block * FANOUT + FANOUT - 1]:
@@ -191,7 +195,7 @@ def _used_nodes(last, block):
     return (_ONE << np.uint64(used)) - _ONE
 
 
-@kernel
+@part
 def _children(levels, level, block):
     """First block, or tile, below a block: lane i has the i-th from there."""
     if level == 0:
@@ -214,14 +218,15 @@ def cover_tree(tree, normals, offsets, closed, stop_at_first, indptr, parts, mas
             return q
         normal = normals[q]
         query = prepare(normal, offsets[q], closed, narrow)
-        np.abs(narrow, size)
+        for j in range(d):
+            size[j] = abs(narrow[j])
         offset = dtype.type(query.level)
         depth = 0
         if height and query.kind != NONE:
             stack[0, 0], stack[0, 1], depth = levels[height - 1], height - 1, 1
         while depth and not (stop_at_first and at > indptr[q]):
             depth -= 1
-            block, level = stack[depth]
+            block, level = stack[depth, 0], stack[depth, 1]
             used = _used_nodes(last, block)
             work[q, 0] += popcount(used)
             inside, straddling = used, np.uint64(0)
@@ -266,11 +271,14 @@ def top_tree(tree, normals, slots, scores):
     d, height, dtype = data.shape[1], levels.size - 1, data.dtype
     narrow, size, limbs = np.empty(d, dtype), np.empty(d, dtype), np.zeros(LIMBS, np.int64)
     low, high = np.empty(TILE, dtype), np.empty(TILE, dtype)
+    errors, filled = np.empty(slots.shape[1]), np.zeros(1, np.int64)
     for q in range(slots.shape[0]):
         normal = normals[q]
         query = prepare(normal, 0.0, True, narrow)
-        np.abs(narrow, size)
-        best = make_best(slots.shape[1])
+        for j in range(d):
+            size[j] = abs(narrow[j])
+        filled[0] = 0
+        best = Best(slots[q], scores[q], errors, filled)
         bar = -np.inf
         frontier = [(-np.inf, np.int64(height - 1), levels[height - 1])]
         while frontier:
@@ -293,4 +301,3 @@ def top_tree(tree, normals, slots, scores):
                     key = -bound if bound == bound else -np.inf
                     heapq.heappush(frontier, (key, level - 1, below + lane))
         sort_best(data, ranks, normal, best, limbs)
-        slots[q], scores[q] = best.slots, best.scores

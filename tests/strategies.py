@@ -5,6 +5,7 @@ cheap at any size, and full of ties.
 """
 
 import math
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -22,10 +23,12 @@ class Problem(NamedTuple):
     offsets: np.ndarray
 
 
+@cache
 def rngs():
     return st.integers(0, 2**32 - 1).map(np.random.default_rng)
 
 
+@cache
 def finite(dtype):
     """Finite values of a float type: hard ones, small integers, and anything at all."""
     info = np.finfo(dtype)
@@ -37,17 +40,27 @@ def finite(dtype):
     )
 
 
+@cache
 def moderate(dtype):
     """Values that can be scaled by 2**±40, alone or multiplied, without losing a bit."""
     size = st.floats(2.0**-40, 2.0**40, width=np.finfo(dtype).bits)
     return (size | size.map(lambda x: -x) | st.integers(-4, 4)).map(dtype)
 
 
+@cache
+def pools(dtype, values):
+    return st.lists(values(dtype), min_size=1, max_size=8).map(lambda pool: np.array(pool, dtype))
+
+
+@cache
+def sizes(max_n):
+    return st.integers(0, max_n) | st.sampled_from((TILE - 1, TILE, TILE + 1))
+
+
 @st.composite
-def arrays(draw, shape, dtype, values):
+def arrays(draw, shape, dtype, values=finite):
     """An array (n, d): entries from a pool, scaled columns, or neighbours of a few rows."""
-    pool = np.array(draw(st.lists(values, min_size=1, max_size=8)), dtype)
-    rng = draw(rngs())
+    pool, rng = draw(pools(dtype, values)), draw(rngs())
     kind = draw(st.sampled_from(("pool", "gauss", "neighbours")))
     limit = np.finfo(dtype).max
     if kind == "pool":
@@ -61,47 +74,38 @@ def arrays(draw, shape, dtype, values):
     return np.where(moves, np.nextafter(rows, toward), rows)
 
 
-@st.composite
-def points(draw, dtype, dims, max_n=SMALL, values=None):
-    d = draw(st.sampled_from(dims))
-    n = draw(st.integers(0, max_n) | st.sampled_from((TILE - 1, TILE, TILE + 1)))
-    return draw(arrays((n, d), dtype, finite(dtype) if values is None else values(dtype)))
+ANYWHERE = st.sampled_from((0.0, -0.0, math.inf, -math.inf)) | finite(np.float64).map(float)
 
 
 @st.composite
-def offsets_near(draw, points, normal):
-    """Thresholds that cut closest: a point's score rounded to float64, or one step beside it."""
+def offsets(draw, points, normal):
+    """Mostly thresholds that cut closest: a point's score as float64, or one step beside it."""
+    if len(points) == 0 or draw(st.integers(0, 3)) == 0:
+        return draw(ANYWHERE)
     row = draw(st.integers(0, len(points) - 1))
     score = oracle.rounded(oracle.scores(points[row : row + 1], normal)[0])
     beside = (math.nextafter(score, -math.inf), math.nextafter(score, math.inf))
     return draw(st.sampled_from((score, *beside)))
 
 
-def offsets(points, normal):
-    anywhere = st.sampled_from((0.0, -0.0, np.inf, -np.inf)) | finite(np.float64).map(float)
-    if len(points) == 0:
-        return anywhere
-    near = offsets_near(points, normal)
-    return st.one_of(near, near, near, anywhere)
-
-
 @st.composite
-def queries(draw, points, max_m=4, min_m=1, values=None):
+def queries(draw, points, max_m=4, min_m=1, values=finite):
     """Normals (m, d), of a dtype of their own, and offsets (m,) for given points."""
     dtype = draw(st.sampled_from(DTYPES))
     m, d = draw(st.integers(min_m, max_m)), points.shape[1]
-    normals = draw(arrays((m, d), dtype, finite(dtype) if values is None else values(dtype)))
+    normals = draw(arrays((m, d), dtype, values))
     if draw(st.integers(0, 7)) == 0:  # along an axis
         normals = normals * (np.arange(d) == draw(st.integers(0, d - 1)))
     return normals, np.array([draw(offsets(points, normal)) for normal in normals], np.float64)
 
 
 @st.composite
-def problems(draw, dtype=None, dims=(1, 2, 3, 4, 5, 6), max_n=SMALL, max_m=4, values=None):
+def problems(draw, dtype=None, dims=range(1, 7), max_n=SMALL, max_m=4, values=finite):
     """Points and a batch of queries that cut close to them."""
     dtype = draw(st.sampled_from(DTYPES)) if dtype is None else dtype
-    x = draw(points(dtype, dims, max_n, values))
-    return Problem(x, *draw(queries(x, max_m, values=values)))
+    shape = draw(sizes(max_n)), draw(st.sampled_from(dims))
+    points = draw(arrays(shape, dtype, values))
+    return Problem(points, *draw(queries(points, max_m, values=values)))
 
 
 @st.composite
