@@ -134,7 +134,7 @@ def _list_tiles(first, last, indptr, parts, masks, q, count, tiles, lanes):
 def _score_tiles(data, tiles, lanes, narrow, unit, lane_scores, scores):
     """Scores by the filter, in nats, of the listed lanes; ``-inf`` elsewhere."""
     for i in range(tiles.size):
-        tile_scores(data, tiles[i], 0, narrow, lane_scores)
+        tile_scores(data, tiles[i], narrow, lane_scores)
         for lane in range(TILE):
             listed = (lanes[i] >> np.uint64(lane)) & _ONE
             scores[i * TILE + lane] = unit * lane_scores[lane] if listed else -np.inf

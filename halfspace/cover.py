@@ -201,15 +201,14 @@ def _sort_ranks(values, spare, limit, places):
     if values.size <= INSERTION_SORT_LENGTH:
         _insertion_sort(values)
         return False
-    shift, swapped = 0, False
-    while (limit - 1) >> shift:
-        if swapped:
-            _radix_pass(spare, values, shift, places)
+    passes = 0
+    while (limit - 1) >> (passes * RADIX_BITS):
+        if passes % 2:
+            _radix_pass(spare, values, passes * RADIX_BITS, places)
         else:
-            _radix_pass(values, spare, shift, places)
-        swapped = not swapped
-        shift += RADIX_BITS
-    return swapped
+            _radix_pass(values, spare, passes * RADIX_BITS, places)
+        passes += 1
+    return passes % 2 == 1
 
 
 @kernel

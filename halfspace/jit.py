@@ -59,7 +59,7 @@ def kernel(function: Callable) -> Callable:
     """
     if numba.config.DISABLE_JIT:
         return np.errstate(all="ignore")(function)
-    dispatcher = numba.njit(nogil=True, error_model="numpy")(function)
+    dispatcher = numba.njit(nogil=True, error_model="numpy", no_cfunc_wrapper=True)(function)
     with contextlib.suppress(RuntimeError):  # no writable place for a cache: compile each process
         dispatcher._cache = _StampedCache(function)
     return dispatcher
@@ -90,5 +90,11 @@ def part(
     if numba.config.DISABLE_JIT:
         return function
     return numba.njit(
-        nogil=True, error_model="numpy", fastmath=set(flags), forceinline=inline, _nrt=False
+        error_model="numpy",
+        fastmath=set(flags),
+        forceinline=inline,
+        _nrt=False,
+        # No way in from Python or C: that is half the compile time of a small function.
+        no_cpython_wrapper=True,
+        no_cfunc_wrapper=True,
     )(function)

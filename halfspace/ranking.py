@@ -131,7 +131,7 @@ def offer_tile(data, norms, ranks, t, normal, narrow, query, best, scores, limbs
     lanes = used_lanes(ranks.size, t)
     bar = least_useful(best)
     if bar > -np.inf:
-        tile_scores(data, t, 0, narrow, scores)
+        tile_scores(data, t, narrow, scores)
         low, _ = settled_range(query, scaled_bar(query, bar), norms[t])
         lanes &= lanes_not_below(scores, scores.dtype.type(low))
     while lanes:

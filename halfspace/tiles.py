@@ -85,8 +85,8 @@ def frozen(array: np.ndarray) -> np.ndarray:
 
 
 @part(flags=MARGIN_COVERED, inline=True)
-def tile_scores(data, t, row, normal, scores):
-    """Scores <normal, x> of the 64 lanes of data[t, row : row + d], four coordinates a pass."""
+def tile_scores(data, t, normal, scores):
+    """Scores <normal, x> of the 64 lanes of data[t], (d, 64), four coordinates a pass."""
     d = normal.size
     scores[:] = 0.0
     for j in range(0, d, 4):
@@ -94,11 +94,10 @@ def tile_scores(data, t, row, normal, scores):
         b = normal[j + 1] if j + 1 < d else normal.dtype.type(0.0)
         c = normal[j + 2] if j + 2 < d else normal.dtype.type(0.0)
         e = normal[j + 3] if j + 3 < d else normal.dtype.type(0.0)
-        a, i = normal[j], row + j
-        i1, i2, i3 = row + min(j + 1, d - 1), row + min(j + 2, d - 1), row + min(j + 3, d - 1)
+        a, j1, j2, j3 = normal[j], min(j + 1, d - 1), min(j + 2, d - 1), min(j + 3, d - 1)
         for lane in range(TILE):
-            scores[lane] += (a * data[t, i, lane] + b * data[t, i1, lane]) + (
-                c * data[t, i2, lane] + e * data[t, i3, lane]
+            scores[lane] += (a * data[t, j, lane] + b * data[t, j1, lane]) + (
+                c * data[t, j2, lane] + e * data[t, j3, lane]
             )
 
 
@@ -179,7 +178,7 @@ def tile_mask(data, norms, t, used, normal, narrow, query, scores, limbs):
     limbs : int64 array, shape (LIMBS,)
         Scratch of the exact predicate.
     """
-    tile_scores(data, t, 0, narrow, scores)
+    tile_scores(data, t, narrow, scores)
     low, high = settled_range(query, query.level, norms[t])
     possible = lanes_not_below(scores, scores.dtype.type(low)) & used
     if not possible:

@@ -49,7 +49,9 @@ class BoundedTree(NamedTuple):
 
     tiles: Tiles
     nodes: Nodes
-    bounds: np.ndarray  # (blocks, 2 d + 2, 64): centre, half-widths, radius, slack
+    centres: np.ndarray  # (blocks, d, 64)
+    halves: np.ndarray  # (blocks, d, 64) half-widths of the boxes
+    reaches: np.ndarray  # (blocks, 2, 64) radius of the ball, and norm of whatever is inside
     levels: np.ndarray  # (levels + 1,) int64, first block of each level, leaves first
 
 
@@ -89,11 +91,11 @@ def _radius(data, count, first, last, centre, squares):
 
 
 @kernel
-def _bound(tiles, first, last, begin, end, tile_low, tile_high, bounds):
+def _bound(tiles, first, last, begin, end, tile_low, tile_high, centres, halves, reaches):
     """Bounds of nodes begin … end - 1, from the boxes of their tiles and their points."""
     data, _, ranks = tiles
-    d, itemsize = data.shape[1], bounds.itemsize
-    squares, centre, half = np.empty(TILE), np.empty(d, bounds.dtype), np.empty(d, bounds.dtype)
+    d, itemsize = data.shape[1], centres.itemsize
+    squares, centre, half = np.empty(TILE), np.empty(d, data.dtype), np.empty(d, data.dtype)
     for v in range(begin, end):
         if first[v] == last[v]:
             continue
@@ -106,10 +108,10 @@ def _bound(tiles, first, last, begin, end, tile_low, tile_high, bounds):
             centre[j] = 0.5 * low + 0.5 * high
             c = np.float64(centre[j])
             half[j] = _widen(max(np.float64(high) - c, c - np.float64(low)), itemsize)
-            bounds[block, j, lane], bounds[block, d + j, lane] = centre[j], half[j]
+            centres[block, j, lane], halves[block, j, lane] = centre[j], half[j]
         radius = _radius(data, ranks.size, first[v], last[v], centre, squares)
-        bounds[block, 2 * d, lane] = _widen(radius, itemsize)
-        bounds[block, 2 * d + 1, lane] = _widen(upper_norm(centre) + upper_norm(half), itemsize)
+        reaches[block, 0, lane] = _widen(radius, itemsize)
+        reaches[block, 1, lane] = _widen(upper_norm(centre) + upper_norm(half), itemsize)
 
 
 def _lay_out(tiles: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -138,17 +140,19 @@ def make_tree(tiles: Tiles, weights: np.ndarray) -> BoundedTree:
     sums = np.zeros((len(first), weights.shape[1]))
     nodes = Nodes(frozen(first), frozen(last), sums)
     low, high = (np.empty((count, d), tiles.data.dtype) for _ in range(2))
-    bounds = np.zeros((len(first) // FANOUT, 2 * d + 2, FANOUT), tiles.data.dtype)
+    bounds = [
+        np.zeros((len(first) // FANOUT, rows, FANOUT), tiles.data.dtype) for rows in (d, d, 2)
+    ]
     _tile_boxes(tiles, low, high)
     parallel.run(
         [
-            lambda a=a, b=b: _bound(tiles, first, last, a, b, low, high, bounds)
+            lambda a=a, b=b: _bound(tiles, first, last, a, b, low, high, *bounds)
             for a, b in parallel.parts(len(first), 300.0 * d)
         ]
     )
     _sum_below(first, last, levels, weights, sums)
     nodes = nodes._replace(sums=frozen(sums))
-    return BoundedTree(tiles, nodes, frozen(bounds), frozen(levels))
+    return BoundedTree(tiles, nodes, *map(frozen, bounds), frozen(levels))
 
 
 @kernel
@@ -166,21 +170,20 @@ def _sum_below(first, last, levels, weights, sums):
 
 
 @part(flags=MARGIN_COVERED, inline=True)
-def score_ranges(bounds, block, narrow, size, query, low, high):
+def score_ranges(centres, halves, reaches, block, narrow, size, query, low, high):
     """Ranges of the scaled scores of a block's nodes, widened by the rounding margin.
 
-    A node of infinite slack gets the whole line, or NaN, and is never settled. `size` (d,) is
+    A node of infinite norm gets the whole line, or NaN, and is never settled. `size` (d,) is
     |narrow|; `low` and `high` (64,) are filled.
     """
-    d = size.size
-    tile_scores(bounds, block, 0, narrow, low)
-    tile_scores(bounds, block, d, size, high)
-    norm, relative = bounds.dtype.type(query.norm), bounds.dtype.type(4.0 * query.relative)
-    absolute = bounds.dtype.type(4.0 * (query.absolute + query.unit * abs(query.level)))
+    tile_scores(centres, block, narrow, low)
+    tile_scores(halves, block, size, high)
+    norm, relative = low.dtype.type(query.norm), low.dtype.type(4.0 * query.relative)
+    absolute = low.dtype.type(4.0 * (query.absolute + query.unit * abs(query.level)))
     for lane in range(FANOUT):
         middle = low[lane]
-        reach = min(high[lane], norm * bounds[block, 2 * d, lane])
-        reach += relative * bounds[block, 2 * d + 1, lane] + absolute
+        reach = min(high[lane], norm * reaches[block, 0, lane])
+        reach += relative * reaches[block, 1, lane] + absolute
         low[lane], high[lane] = middle - reach, middle + reach
 
 
@@ -207,7 +210,8 @@ def _children(levels, level, block):
 def cover_tree(tree, normals, offsets, closed, stop_at_first, indptr, parts, masks, work):
     """Cover half-spaces by walking the tree; see `cover.covers` for the arguments."""
     data, norms, count = tree.tiles.data, tree.tiles.norms, tree.tiles.ranks.size
-    last, bounds, levels = tree.nodes.last, tree.bounds, tree.levels
+    last, levels = tree.nodes.last, tree.levels
+    centres, halves, reaches = tree.centres, tree.halves, tree.reaches
     d, height, dtype = data.shape[1], levels.size - 1, data.dtype
     narrow, size, limbs = np.empty(d, dtype), np.empty(d, dtype), np.zeros(LIMBS, np.int64)
     low, high = np.empty(TILE, dtype), np.empty(TILE, dtype)
@@ -231,7 +235,7 @@ def cover_tree(tree, normals, offsets, closed, stop_at_first, indptr, parts, mas
             work[q, 0] += popcount(used)
             inside, straddling = used, np.uint64(0)
             if query.kind != ALL:
-                score_ranges(bounds, block, narrow, size, query, low, high)
+                score_ranges(centres, halves, reaches, block, narrow, size, query, low, high)
                 inside &= lanes_above(low, offset)
                 straddling = lanes_not_below(high, offset) & used & ~inside
             while inside:
@@ -267,7 +271,8 @@ def top_tree(tree, normals, slots, scores):
     reach the worst point kept.
     """
     data, norms, ranks = tree.tiles
-    last, bounds, levels = tree.nodes.last, tree.bounds, tree.levels
+    last, levels = tree.nodes.last, tree.levels
+    centres, halves, reaches = tree.centres, tree.halves, tree.reaches
     d, height, dtype = data.shape[1], levels.size - 1, data.dtype
     narrow, size, limbs = np.empty(d, dtype), np.empty(d, dtype), np.zeros(LIMBS, np.int64)
     low, high = np.empty(TILE, dtype), np.empty(TILE, dtype)
@@ -289,7 +294,7 @@ def top_tree(tree, normals, slots, scores):
                 offer_tile(data, norms, ranks, block, normal, narrow, query, best, low, limbs)
                 bar = scaled_bar(query, least_useful(best))
                 continue
-            score_ranges(bounds, block, narrow, size, query, low, high)
+            score_ranges(centres, halves, reaches, block, narrow, size, query, low, high)
             below = _children(levels, level, block)
             unopened = _used_nodes(last, block)
             while unopened:
