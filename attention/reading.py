@@ -23,9 +23,11 @@ from halfspace.tiles import (
 )
 
 from .selection import (
+    ABSENT,
     BINS,
     THRESHOLD,
     add_to_histogram,
+    fill_bins,
     fill_masses,
     find_cut,
     select_keys,
@@ -33,6 +35,9 @@ from .selection import (
 
 ORDER_FREE = MARGIN_COVERED | {"reassoc"}
 """Flags of dot products whose bound holds for any order of summation."""
+
+NO_NAN = frozenset({"nnan", "nsz"})
+"""Flags of a maximum over scores, which are checked never to be NaN."""
 
 COARSEST_ERROR = 0.5
 """Filter scores whose error, in nats, reaches this are replaced by float64 ones."""
@@ -95,18 +100,28 @@ def make_readings(m: int, value_dim: int) -> Readings:
 
 
 @part(flags=ORDER_FREE)
-def dot(query, key):
-    """<query, key> in float64, summed in any order."""
+def dot(query, keys, slot):
+    """<query, keys[slot]> in float64, summed in any order."""
     total = 0.0
     for j in range(query.size):
-        total += query[j] * np.float64(key[j])
+        total += query[j] * np.float64(keys[slot, j])
     return total
 
 
-@part
-def _add_value(output, weight, value):
-    for c in range(output.size):
-        output[c] += weight * np.float64(value[c])
+@part(flags=MARGIN_COVERED)
+def add_values(output, weights, values, slots):
+    """Add the weighted values of the slots to `output`, four at a time."""
+    fours = slots.size - slots.size % 4
+    for i in range(0, fours, 4):
+        a, b, c, e = weights[i], weights[i + 1], weights[i + 2], weights[i + 3]
+        p, q, r, s = slots[i], slots[i + 1], slots[i + 2], slots[i + 3]
+        for k in range(output.size):
+            output[k] += (a * values[p, k] + b * values[q, k]) + (
+                c * values[r, k] + e * values[s, k]
+            )
+    for i in range(fours, slots.size):
+        for k in range(output.size):
+            output[k] += weights[i] * values[slots[i], k]
 
 
 @part
@@ -145,44 +160,42 @@ def _score_keys(keys, tiles, lanes, query, scale, scores):
     """Scores in float64, in nats, of the listed lanes; ``-inf`` elsewhere."""
     for i in range(tiles.size):
         for lane in range(TILE):
-            score = -np.inf
-            if (lanes[i] >> np.uint64(lane)) & _ONE:
-                score = scale * dot(query, keys[tiles[i] * TILE + lane])
-            scores[i * TILE + lane] = score
+            listed = (lanes[i] >> np.uint64(lane)) & _ONE
+            slot = tiles[i] * TILE + lane
+            scores[i * TILE + lane] = scale * dot(query, keys, slot) if listed else -np.inf
 
 
-@part
-def _largest(scores):
-    largest = -np.inf
+@part(flags=NO_NAN)
+def largest(scores):
+    """Largest score; ``-inf`` for none."""
+    best = -np.inf
     for i in range(scores.size):
-        largest = max(largest, scores[i])
-    return largest
+        best = max(best, scores[i])
+    return best
 
 
 @part
-def _keep_inside(data, norms, tiles, lanes, normal, narrow, query, lane_scores, limbs, scores):
-    """Set the scores of lanes outside the half-space, exactly decided, to ``-inf``."""
+def _drop_outside(data, norms, tiles, lanes, normal, narrow, query, lane_scores, limbs, bins):
+    """Take lanes outside the half-space, exactly decided, out of their bins."""
     for i in range(tiles.size):
         inside, _ = tile_mask(
             data, norms, tiles[i], lanes[i], normal, narrow, query, lane_scores, limbs
         )
         for lane in range(TILE):
             if not (inside >> np.uint64(lane)) & _ONE:
-                scores[i * TILE + lane] = -np.inf
+                bins[i * TILE + lane] = ABSENT
 
 
 @part
-def _average_softmax(keys, values, slots, query, scale, scores, output):
+def _average_softmax(keys, values, slots, query, scale, weights, output):
     """Softmax-weighted mean of the chosen values; returns the top score and the mass."""
-    top = -np.inf
     for i in range(slots.size):
-        scores[i] = scale * dot(query, keys[slots[i]])
-        top = max(top, scores[i])
-    mass = 0.0
+        weights[i] = scale * dot(query, keys, slots[i])
+    top, mass = largest(weights), 0.0
     for i in range(slots.size):
-        weight = math.exp(scores[i] - top)
-        mass += weight
-        _add_value(output, weight, values[slots[i]])
+        weights[i] = math.exp(weights[i] - top)
+        mass += weights[i]
+    add_values(output, weights, values, slots)
     for c in range(output.size):
         output[c] /= mass
     return top, mass
@@ -213,12 +226,10 @@ def softmax_rows(head, candidates, queries, lengths, cut, scale, readings):
     room = data.shape[0]
     narrow, lane_scores = np.empty(data.shape[1], data.dtype), np.empty(TILE, data.dtype)
     tiles, lanes = np.empty(room, np.int64), np.empty(room, np.uint64)
-    scores, chosen, spare = (
-        np.empty(room * TILE),
-        np.empty(room * TILE, np.int64),
-        np.empty(room * TILE),
-    )
-    counts, kept, missed = np.empty(BINS, np.int64), np.empty(BINS + 1), np.empty(BINS + 1)
+    scores, bins = np.empty(room * TILE), np.empty(room * TILE, np.int32)
+    chosen, places = np.empty(room * TILE + 1, np.int64), np.empty(room * TILE, np.int64)
+    spare, counts = np.empty(room * TILE), np.empty(BINS + 1, np.int64)
+    kept, missed = np.empty(BINS + 1), np.empty(BINS + 1)
     limbs, widest = np.zeros(LIMBS, np.int64), 0.0
     for t in range(room):
         widest = max(widest, norms[t])
@@ -235,14 +246,15 @@ def softmax_rows(head, candidates, queries, lengths, cut, scale, readings):
         else:
             error = errors[q]
             _score_keys(keys, mine, listed, queries[q], scale, found)
-        best = _largest(found)
+        best, binned = largest(found), bins[: used * TILE]
+        fill_bins(found, best, binned)
         counts[:] = 0
-        add_to_histogram(found, best, 1, counts)
+        add_to_histogram(binned, 1, counts)
         if kinds[q] == THRESHOLD:
-            _keep_inside(
-                data, norms, mine, listed, queries[q], narrow, query, lane_scores, limbs, found
+            _drop_outside(
+                data, norms, mine, listed, queries[q], narrow, query, lane_scores, limbs, binned
             )
-            add_to_histogram(found, best, -1, counts)
+            add_to_histogram(binned, -1, counts)
         beyond, unseen = 0.0, lengths[q]
         for i in range(used):
             unseen -= popcount(lanes[i])
@@ -254,11 +266,11 @@ def softmax_rows(head, candidates, queries, lengths, cut, scale, readings):
         if kinds[q] != THRESHOLD:
             end, extra = find_cut(kinds[q], parameters[q], counts, kept, missed)
             left = missed[end]
-        size = select_keys(found, mine, best, end, extra, spare, chosen)
+        size = select_keys(found, binned, mine, end, extra, spare, places, chosen)
         reported[q], missing[q] = size, left
         if size:
             tops[q], masses[q] = _average_softmax(
-                keys, values, chosen[:size], queries[q], scale, spare, outputs[q]
+                keys, values, chosen[:size], queries[q], scale, spare[:size], outputs[q]
             )
             # From units of exp(best) to units of exp(top).
             missing[q] = left * math.exp(min(LARGEST_EXPONENT, best - tops[q])) * (1.0 + 1e-9)
@@ -282,20 +294,23 @@ def relu_rows(head, candidates, queries, lengths, scale, threshold, power, error
     outputs, tops, masses, _, drifts, reported = readings
     room = head.tiles.data.shape[0]
     tiles, lanes = np.empty(room, np.int64), np.empty(room, np.uint64)
+    active, weights = np.empty(room * TILE, np.int64), np.empty(room * TILE)
     for q in range(queries.shape[0]):
         used = _list_tiles(first, last, indptr, parts, masks, q, lengths[q], tiles, lanes)
+        size = 0
         for i in range(used):
             while lanes[i]:
                 slot = tiles[i] * TILE + lowest_lane(lanes[i])
                 lanes[i] &= lanes[i] - _ONE
-                excess = scale * dot(queries[q], keys[slot]) - threshold
+                excess = scale * dot(queries[q], keys, slot) - threshold
                 drifts[q] += power * errors[q] * (abs(excess) + errors[q]) ** (power - 1)
                 if excess > 0.0:
-                    weight = excess**power
-                    masses[q] += weight
-                    reported[q] += 1
-                    _add_value(outputs[q], weight, values[slot])
-        if reported[q]:
+                    active[size], weights[size] = slot, excess**power
+                    masses[q] += weights[size]
+                    size += 1
+        reported[q] = size
+        if size:
             tops[q] = 0.0
+            add_values(outputs[q], weights[:size], values, active[:size])
             for c in range(outputs.shape[1]):
                 outputs[q, c] /= masses[q]

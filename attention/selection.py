@@ -1,7 +1,7 @@
 """Which keys to read: a histogram of filter scores, cut where a rule has enough.
 
 Scores are binned by their distance below the best, 32 bins a nat. A bin's mass is known to lie between
-its count times exp of its two ends, widened by twice the filter's error, so the mass kept above a cut
+its count times exp of its two ends, widened by the filter's error, so the mass kept above a cut
 and missed below it are bounded without an exponential per key. The last bin holds everything further
 down than the bins reach; exp(-44) a key bounds it.
 """
@@ -16,6 +16,9 @@ BINS_PER_NAT = 32
 BINS = 44 * BINS_PER_NAT + 1
 """The last one is open below."""
 
+ABSENT = BINS
+"""In place of a bin: no candidate."""
+
 SHARE, TOP_R, THRESHOLD = 0, 1, 2
 """Kinds of cut: largest share of the mass that may be missed, number of keys, half-space."""
 
@@ -25,18 +28,18 @@ EDGES.flags.writeable = False
 
 
 @part
-def bin_of(score, top):
-    """Bin of a score, a distance in nats below `top`."""
-    distance = (top - score) * BINS_PER_NAT
-    return np.int64(distance) if distance < BINS - 1 else BINS - 1
+def fill_bins(scores, top, bins):
+    """Bin of every score, by its distance in nats below `top`; ABSENT for ``-inf``."""
+    for i in range(scores.size):
+        distance = min((top - scores[i]) * BINS_PER_NAT, BINS - 1.0)
+        bins[i] = np.int32(distance) if scores[i] > -np.inf else ABSENT
 
 
 @part
-def add_to_histogram(scores, top, times, counts):
-    """Add every score's bin to `counts`, `times` times; ``-inf`` marks what is no candidate."""
-    for i in range(scores.size):
-        if scores[i] > -np.inf:
-            counts[bin_of(scores[i], top)] += times
+def add_to_histogram(bins, times, counts):
+    """Add every bin to `counts`, `times` times."""
+    for i in range(bins.size):
+        counts[bins[i]] += times
 
 
 @part
@@ -45,9 +48,9 @@ def fill_masses(counts, widen, beyond, kept, missed):
 
     Parameters
     ----------
-    counts : int64 array, shape (BINS,)
+    counts : int64 array, shape (BINS + 1,)
     widen : float
-        exp of twice the filter's error: how far a weight may be off.
+        exp of the filter's error: how far a weight may be off.
     beyond : float
         Bound on the mass of keys that are no candidates.
     kept, missed : float64 arrays, shape (BINS + 1,)
@@ -79,52 +82,46 @@ def find_cut(kind, parameter, counts, kept, missed):
 
 
 @part
-def _least_of_bin(scores, top, cut, extra, members, places):
-    """Score of the `extra`-th best in bin `cut`, and how many of its equals belong to the best."""
-    size = 0
-    for i in range(scores.size):
-        if scores[i] > -np.inf and bin_of(scores[i], top) == cut:
-            members[size] = scores[i]
-            size += 1
-    select(members[:size], places, size - extra)
-    least, ties = members[size - extra], extra
-    for i in range(size):
+def _add_best_of_bin(scores, bins, tiles, cut, extra, chosen, size, members, places):
+    """Append the slots of the `extra` best scores in bin `cut` to `chosen`, ties to the earlier."""
+    count = 0
+    for i in range(bins.size):
+        if bins[i] == cut:
+            members[count], places[count] = scores[i], i
+            count += 1
+    select(members[:count], places[:count], count - extra)
+    least, ties = members[count - extra], extra
+    for i in range(count):
         ties -= members[i] > least
-    return least, ties
+    for i in range(bins.size):
+        if bins[i] == cut and scores[i] >= least and (scores[i] > least or ties > 0):
+            ties -= scores[i] == least
+            chosen[size] = tiles[i // TILE] * TILE + i % TILE
+            size += 1
 
 
 @part
-def select_keys(scores, tiles, top, cut, extra, members, chosen):
+def select_keys(scores, bins, tiles, cut, extra, members, places, chosen):
     """Slots of the candidates in bins before `cut`, and of the `extra` best of that bin.
 
     Parameters
     ----------
-    scores : float64 array, shape (64 t,)
-        ``-inf`` marks what is no candidate.
+    scores, bins : float64 and int32 arrays, shape (64 t,)
     tiles : int64 array, shape (t,)
         The tile each 64 scores belong to.
-    top, cut, extra
-        Of the histogram, and of `find_cut`.
-    members : float64 array, shape (64 t,)
+    cut, extra
+        Of `find_cut`.
+    members, places : float64 and int64 arrays, shape (64 t,)
         Scratch.
     chosen : int64 array, shape (64 t,)
         Filled, as far as the returned number. Equal scores go to the earlier slot.
     """
-    least, ties = np.inf, 0
-    if extra:
-        least, ties = _least_of_bin(scores, top, cut, extra, members, chosen)
     size = 0
-    for i in range(scores.size):
-        if scores[i] == -np.inf:
-            continue
-        place = bin_of(scores[i], top)
-        if place == cut:
-            if scores[i] == least and ties > 0:
-                ties -= 1
-            elif not scores[i] > least:
-                continue
-        elif place > cut:
-            continue
-        chosen[size] = tiles[i // TILE] * TILE + i % TILE
-        size += 1
-    return size
+    for i in range(tiles.size):
+        for lane in range(TILE):
+            # Written always, kept if it counts: no branch to mispredict.
+            chosen[size] = tiles[i] * TILE + lane
+            size += bins[i * TILE + lane] < cut
+    if extra:
+        _add_best_of_bin(scores, bins, tiles, cut, extra, chosen, size, members, places)
+    return size + extra

@@ -1,7 +1,7 @@
 """The slow truth of attention: rational arithmetic on the given floats.
 
-ReLU rows are rational, so nothing is rounded. Softmax rows need exp, which is taken in long double of
-exact score differences; everything around it stays rational, and `Row.doubt` covers exp's rounding.
+ReLU rows are rational, so nothing is rounded. Softmax rows need exp, taken in long double of exact
+score differences; all around it stays rational, and `Row.doubt` covers exp's rounding.
 """
 
 from fractions import Fraction
@@ -17,7 +17,7 @@ WEIGHT_BITS = 128  # softmax weights are integers in units of 2**-128
 
 
 class Row(NamedTuple):
-    """Exact attention of one query; `lse` is `base + log`, None where no key has weight."""
+    """Exact attention of one query; its lse is `base + log`, None where no key has weight."""
 
     output: list[Fraction]
     base: Fraction
@@ -42,7 +42,8 @@ def scores(query, keys, scale):
     return [Fraction(scale) * score for score in oracle.scores(keys, query)]
 
 
-def _means(weights, values):
+def means(weights, values):
+    """Weighted means of the columns of `values`, exactly; zero where there is no weight."""
     total = sum(weights)
     if not total:
         return [Fraction(0)] * values.shape[1]
@@ -52,15 +53,15 @@ def _means(weights, values):
 def softmax(query, keys, values, scale):
     """Softmax attention of one query over all of `keys`."""
     if not len(keys):
-        return Row(_means([], values), Fraction(0), None, Fraction(0))
+        return Row(means([], values), Fraction(0), None, Fraction(0))
     exact = scores(query, keys, scale)
     top = max(exact)
     weights = np.exp(-np.array([extended(top - score) for score in exact]))
     units = [int(np.ldexp(weight, WEIGHT_BITS)) for weight in weights]
-    # exp and its argument are each off by an EPS or so, the argument at most log n on average.
-    width = float((values.max(axis=0).astype(EXTENDED) - values.min(axis=0)).max())
-    doubt = Fraction(16 * EPS) * Fraction(width)
-    return Row(_means(units, values), top, logarithm(Fraction(sum(units), 2**WEIGHT_BITS)), doubt)
+    # exp and its argument are off by an EPS or two; the argument is at most log n on average.
+    width = (values.max(axis=0).astype(EXTENDED) - values.min(axis=0)).max()
+    doubt = Fraction(16 * EPS) * Fraction(*width.as_integer_ratio())
+    return Row(means(units, values), top, logarithm(Fraction(sum(units), 2**WEIGHT_BITS)), doubt)
 
 
 def relu(query, keys, values, scale, threshold, power):
@@ -68,15 +69,27 @@ def relu(query, keys, values, scale, threshold, power):
     excess = [score - Fraction(threshold) for score in scores(query, keys, scale)]
     weights = [max(Fraction(0), x) ** power for x in excess]
     total = sum(weights)
-    log = logarithm(total) if total else None
-    return Row(_means(weights, values), Fraction(0), log, Fraction(0))
+    return Row(
+        means(weights, values), Fraction(0), logarithm(total) if total else None, Fraction(0)
+    )
 
 
 def error(output, row):
     """Largest distance of a coordinate of `output` from the exact row."""
     return max(
-        abs(Fraction(float(got)) - want) for got, want in zip(output, row.output, strict=True)
+        abs(Fraction(*got.as_integer_ratio()) - want)
+        for got, want in zip(output, row.output, strict=True)
     )
+
+
+def lse_excess(lse, row):
+    """How far a finite `lse` is above that of a row that is not empty, in long double."""
+    return extended(Fraction(float(lse)) - row.base) - row.log
+
+
+def lse_doubt(row):
+    """What rounding may have moved `lse_excess` by."""
+    return 16 * EPS * (1 + abs(row.log))
 
 
 def assert_certified(got, rows):
@@ -91,6 +104,5 @@ def assert_certified(got, rows):
             continue
         if row.log is None:
             assert lse == -np.inf
-            continue
-        off = abs(extended(Fraction(lse) - row.base) - row.log)
-        assert off <= lse_bound + 16 * EPS * (1 + abs(row.log))
+        else:
+            assert abs(lse_excess(lse, row)) <= lse_bound + lse_doubt(row)

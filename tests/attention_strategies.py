@@ -4,6 +4,7 @@ import math
 from typing import NamedTuple
 
 import numpy as np
+import pytest
 from hypothesis import strategies as st
 
 from attention import Error, Mass, Threshold, TopR
@@ -21,6 +22,8 @@ MAGNITUDES = {
 }
 STRUCTURES = {"scan": range(1, 41), "kd_tree": range(1, 7)}
 
+each_structure = pytest.mark.parametrize("structure", STRUCTURES)
+
 
 class Head(NamedTuple):
     query: np.ndarray
@@ -34,7 +37,7 @@ class Head(NamedTuple):
         return 1.0 / math.sqrt(self.key.shape[1]) if self.scale is None else self.scale
 
     def softmax(self, lengths=None):
-        """Exact rows, each over the first so many keys."""
+        """Exact rows; of each query over only so many first keys, if `lengths` are given."""
         return [
             truth.softmax(q, self.key[:n], self.value[:n], self.factor)
             for q, n in self._rows(lengths)
@@ -53,10 +56,8 @@ class Head(NamedTuple):
 
 @st.composite
 def keys(draw, n, d, dtype):
-    rng, kind = (
-        draw(rngs()),
-        draw(st.sampled_from(("gauss", "ties", "duplicates", "far", "beside"))),
-    )
+    kinds = ("gauss", "ties", "duplicates", "far", "neighbours")
+    rng, kind = draw(rngs()), draw(st.sampled_from(kinds))
     x = rng.standard_normal((n, d))
     if kind == "ties":
         x = rng.integers(-3, 4, (n, d))
@@ -65,7 +66,7 @@ def keys(draw, n, d, dtype):
     elif kind == "far":
         x = x + 50.0 * rng.standard_normal(d)
     x = x.astype(dtype)
-    if kind == "beside":
+    if kind == "neighbours":
         x = np.where(rng.random((n, d)) < 0.5, x[:1], np.nextafter(x[:1], dtype(9)))
     return x
 
@@ -90,7 +91,7 @@ def values(draw, n, c, dtype):
 
 @st.composite
 def scales(draw, query, key):
-    """None, a power of two (scores can be exact), or what makes the largest logit of a given size."""
+    """None, a power of two (scores stay exact), or what makes the largest logit of a given size."""
     kind = draw(st.sampled_from(("default", "power", "spread", "spread")))
     if kind == "default":
         return None
@@ -102,10 +103,10 @@ def scales(draw, query, key):
 
 
 @st.composite
-def heads(draw, dims=STRUCTURES["scan"], max_n=KEYS, max_m=3, max_c=9):
+def heads(draw, dims=STRUCTURES["scan"], max_n=KEYS, max_m=3):
     """Queries, some of them zero or a key themselves, keys, values and a scale."""
     q_dtype, k_dtype, v_dtype = (draw(st.sampled_from(DTYPES)) for _ in range(3))
-    d, c = draw(st.sampled_from(dims)), draw(st.integers(1, max_c))
+    d, c = draw(st.sampled_from(dims)), draw(st.integers(1, 9))
     n = draw(st.integers(0, max_n) | st.sampled_from((0, 1, TILE - 1, TILE, TILE + 1)))
     m = draw(st.integers(1, max_m))
     key, value = draw(keys(n, d, k_dtype)), draw(values(n, c, v_dtype))
@@ -123,11 +124,22 @@ def heads(draw, dims=STRUCTURES["scan"], max_n=KEYS, max_m=3, max_c=9):
     return Head(query, key, value, draw(scales(query, key)))
 
 
-def some_scores(head):
-    """Finite floats next to which scores of the first query lie, ties included."""
+@st.composite
+def integer_heads(draw, dims=STRUCTURES["scan"]):
+    """Small integers and a scale that is a power of two: float64 scores are exact."""
+    d, n = draw(st.sampled_from(dims)), draw(st.integers(0, KEYS))
+    rng, dtype = draw(rngs()), draw(st.sampled_from(DTYPES))
+    query, key, value = (rng.integers(-3, 4, (k, d)).astype(dtype) for k in (2, n, n))
+    return Head(query, key, value, 2.0 ** draw(st.integers(-3, 3)))
+
+
+def levels(head):
+    """Finite floats on and beside the scores of the first query, and anywhere."""
     exact = truth.scores(head.query[0], head.key[:5], head.factor)
     near = [0.0, *map(float, exact)]
-    return [*near, *(math.nextafter(x, math.inf) for x in near)]
+    beside = [math.nextafter(x, way) for x in near for way in (math.inf, -math.inf)]
+    near, beside = st.sampled_from(near), st.sampled_from(beside)
+    return near | near | beside | st.floats(-1e6, 1e6)
 
 
 def top_r(n):
@@ -135,9 +147,7 @@ def top_r(n):
 
 
 def thresholds(head):
-    infinite = st.sampled_from((-math.inf, math.inf))
-    near = st.sampled_from(some_scores(head))
-    return (near | near | infinite | st.floats(-1e6, 1e6)).map(Threshold)
+    return (levels(head) | st.sampled_from((-math.inf, math.inf))).map(Threshold)
 
 
 def masses():
@@ -146,9 +156,9 @@ def masses():
 
 def errors(head):
     """Tolerances from far below rounding to far above the values."""
-    size = float(np.abs(head.value).max(initial=0)) or 1.0
-    small = st.integers(-18, 1).map(lambda power: size * 10.0**power)
-    return (small | st.sampled_from((0.0, math.inf))).map(Error)
+    size = largest(head.value) or 1.0
+    some = st.integers(-18, 1).map(lambda power: size * 10.0**power)
+    return (some | st.sampled_from((0.0, math.inf))).map(Error)
 
 
 def rules(head):
@@ -158,5 +168,10 @@ def rules(head):
 
 def output_dtypes(head):
     """Floats that hold every value."""
-    size = float(np.abs(head.value).max(initial=0))
+    size = largest(head.value)
     return st.sampled_from([dtype for dtype in DTYPES if size <= float(np.finfo(dtype).max)])
+
+
+def largest(array):
+    """Largest magnitude, 0 for nothing."""
+    return float(np.abs(array).max(initial=0))

@@ -1,29 +1,39 @@
 """The error that softmax attention returns bounds the one it made, and it reads what it says."""
 
 import math
+from functools import cache
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attention import Decoder, Error, Mass, Threshold, TopR, bounds, data, dense, softmax_attention
+from attention import Decoder, Error, Mass, Threshold, TopR, dense, softmax_attention
+from attention import data as packaged
 
 from . import oracle
-from .attention_oracle import EPS, assert_certified
+from .attention_oracle import EPS, EXTENDED, assert_certified, lse_excess
 from .attention_strategies import (
+    KEYS,
     STRUCTURES,
+    Head,
+    each_structure,
     errors,
     heads,
+    largest,
     masses,
     output_dtypes,
     rules,
     thresholds,
     top_r,
 )
-from .sizes import JIT, LARGE, TILE, examples
+from .sizes import JIT, LARGE, examples
 
-each_structure = pytest.mark.parametrize("structure", STRUCTURES)
+RULES = (
+    *(TopR(), TopR(64), Threshold(0.0), Threshold(5.0), Threshold(-math.inf)),
+    *(Mass(0.5), Mass(0.9), Mass(0.99), Error(0.1), Error(1e-3), Error(1e-6), Error(0.0)),
+)
 
 
 def decoder_of(head, structure="scan"):
@@ -43,13 +53,10 @@ def test_the_true_error_is_within_the_bound(structure, data):
         assert_certified(got, rows)
 
 
-@examples(1)
 @given(data=st.data())
-def test_and_when_queries_see_only_the_first_keys(data):
+def test_it_is_where_queries_see_only_the_first_keys(data):
     head = data.draw(heads())
-    visible = data.draw(
-        st.lists(st.integers(0, len(head.key)), min_size=len(head.query), max_size=len(head.query))
-    )
+    visible = [data.draw(st.integers(0, len(head.key))) for _ in head.query]
     decoder, rows = decoder_of(head), head.softmax(visible)
     for rule in data.draw(rules(head)):
         got = decoder.softmax(head.query, rule, lengths=np.array(visible))
@@ -60,13 +67,46 @@ def test_and_when_queries_see_only_the_first_keys(data):
 @pytest.mark.parametrize("causal", ["upper_left", "lower_right"])
 @examples(0.5)
 @given(data=st.data())
-def test_and_in_causal_attention(causal, data):
+def test_it_is_in_causal_attention(causal, data):
     head = data.draw(heads(max_m=5))
     rows = head.softmax(dense.visible(len(head.query), len(head.key), causal))
     for rule in data.draw(rules(head)):
         got = softmax_attention(*head[:3], rule=rule, scale=head.scale, causal=causal)
-        assert got.output.dtype == np.result_type(*head[:3])
         assert_certified(got, rows)
+
+
+@pytest.mark.parametrize("size", [5e-324, 2.0**-1060, 2.0**-1022, 2.0**1015, 2.0**1022])
+def test_it_is_at_both_ends_of_float64_unless_refused(size):
+    rng = np.random.default_rng(0)
+    head = Head(*rng.standard_normal((2, KEYS, 3)), rng.integers(-3, 4, (KEYS, 2)) * size, None)
+    rows = head._replace(query=head.query[:3]).softmax()
+    for rule in RULES[:-3]:
+        try:
+            got = decoder_of(head).softmax(head.query[:3], rule)
+        except ValueError as refusal:
+            assert "value" in str(refusal)
+        else:
+            assert_certified(got, rows)
+
+
+def test_it_is_where_float64_scores_are_in_the_wrong_order():
+    """The last key is far the best, but its score drowns in that of the others."""
+    key = np.array([[1e20, -200.0, 1e20]] * 6 + [[1e20, 0.0, 1e20]])
+    query, value = np.array([[1.0, 1.0, -1.0]]), np.array([[0.7]] * 6 + [[-0.7]])
+    head = Head(query, key, value, 1.0)
+    for r in range(1, 8):
+        assert_certified(decoder_of(head).softmax(query, TopR(r)), head.softmax())
+
+
+def test_the_bound_of_lse_covers_its_sum():
+    """Every addition of this weight to a sum from 2**15 to 2**16 loses nearly half a unit."""
+    weight = 1.0 - 2.0**-7 + 2.0**-38 - 2.0**-44
+    key = np.full((LARGE, 1), math.log(weight))
+    key[0] = 0.0
+    got = Decoder(key, np.arange(LARGE)[:, None], scale=1.0).softmax([[1.0]], Error(0.0))
+    exact = np.log1p((LARGE - 1) * np.exp(EXTENDED(key[1, 0])))
+    assert got.reported.tolist() == [LARGE]
+    assert abs(got.lse[0] - exact) <= got.lse_bound[0]
 
 
 @each_structure
@@ -91,10 +131,10 @@ def test_threshold_reads_the_keys_of_the_half_space(structure, data):
 
 @each_structure
 def test_threshold_reads_ties(structure):
-    """Scores are k, exactly, for k = -100 … 100, each twice."""
+    """Scores are -100 … 100, exactly, each twice."""
     key = np.repeat(np.arange(-100.0, 101.0), 2)[:, None]
     decoder = Decoder(key, np.ones((402, 1)), scale=1.0, structure=structure)
-    for level in (-100, -99, -50, -1, 0, 1, 50, 99, 100):
+    for level in (-100, -50, -1, 0, 1, 50, 100):
         for b, read in (
             (math.nextafter(level, math.inf), 200 - 2 * level),
             (level, 202 - 2 * level),
@@ -116,18 +156,15 @@ def test_threshold_whose_half_space_is_beyond_float64(structure):
 def test_mass_reads_keys_that_hold_the_share(structure, data):
     head = data.draw(heads(STRUCTURES[structure]))
     rule = data.draw(masses())
-    decoder, rows = decoder_of(head, structure), head.softmax()
-    got = decoder.softmax(head.query, rule)
-    everything = decoder.softmax(head.query, Error(0.0))
-    for i, row in enumerate(rows):
+    decoder = decoder_of(head, structure)
+    got, everything = (decoder.softmax(head.query, r) for r in (rule, Error(0.0)))
+    for i, row in enumerate(head.softmax()):
         if row.log is None:
             continue
-        # The share of what was read, as far as the two lse are known.
-        off = got.lse[i] - float(row.base) - float(row.log)
-        unsure = everything.lse_bound[i] + 1e-15 * (1.0 + abs(float(row.base)))
-        assert math.exp(min(0.0, off + unsure)) >= rule.p
-        assert rule.p < 1 or got.reported[i] == len(head.key)
-        assert got.reported[i] >= 1
+        # The lse says what share was read, as far as rounding lets it.
+        most = lse_excess(got.lse[i], row) + everything.lse_bound[i] + 1e-15
+        assert np.exp(min(most, 0)) >= rule.p
+        assert got.reported[i] >= (len(head.key) if rule.p == 1 else 1)
 
 
 @each_structure
@@ -136,31 +173,20 @@ def test_error_is_kept(structure, data):
     """The bound is at most eps wherever eps is well above what rounding alone costs."""
     head = data.draw(heads(STRUCTURES[structure]))
     rule, dtype = data.draw(errors(head)), data.draw(output_dtypes(head))
-    decoder = decoder_of(head, structure)
-    got = decoder.softmax(head.query, rule, dtype=dtype)
-    size = float(np.abs(head.value).max(initial=0))
-    cast = np.finfo(dtype).eps * size + float(np.finfo(dtype).smallest_subnormal)
-    rounding = decoder.softmax(head.query, Error(0.0)).bound + cast
-    kept = 4.0 * rounding <= rule.eps
-    assert (got.bound <= rule.eps)[kept].all()
+    decoder, info = decoder_of(head, structure), np.finfo(dtype)
+    got, everything = (decoder.softmax(head.query, r, dtype=dtype) for r in (rule, Error(0.0)))
+    cast = float(info.eps) * largest(head.value) + float(info.smallest_subnormal)
+    attainable = 4.0 * (everything.bound + cast) <= rule.eps
+    assert (got.bound <= rule.eps)[attainable].all()
     assert (got.reported >= min(1, len(head.key))).all()
-
-
-@each_structure
-@examples(0.5)
-@given(data=st.data())
-def test_error_zero_reads_every_key(structure, data):
-    head = data.draw(heads(STRUCTURES[structure]))
-    got = decoder_of(head, structure).softmax(head.query, Error(0.0))
-    vary = len(head.key) and (head.value != head.value[0]).any()
-    if vary:
-        assert (got.reported == len(head.key)).all()
+    if (head.value != head.value[:1]).any():
+        assert (everything.reported == len(head.key)).all()
 
 
 @each_structure
 def test_no_keys_no_doubt(structure):
     decoder = Decoder(np.empty((0, 3)), np.empty((0, 2)), structure=structure)
-    for rule in (TopR(), Threshold(0.0), Mass(0.9), Error(1e-3)):
+    for rule in RULES:
         output, lse, bound, reported = got = decoder.softmax(np.ones((2, 3)), rule)
         assert output.tolist() == [[0.0, 0.0]] * 2
         assert lse.tolist() == [-math.inf] * 2
@@ -170,8 +196,60 @@ def test_no_keys_no_doubt(structure):
 
 @each_structure
 def test_nothing_read_is_not_certain(structure):
-    got = Decoder([[1.0], [2.0]], [[-3.0], [2.0]], structure=structure).softmax(
-        [[1.0]], Threshold(math.inf)
-    )
-    assert (got.output.tolist(), got.lse.tolist()) == ([[0.0]], [-math.inf])
-    assert (got.bound.tolist(), got.lse_bound.tolist()) == ([3.0], [math.inf])
+    decoder = Decoder([[1.0], [2.0]], [[-3.0], [2.0]], structure=structure)
+    for b in (3.0, math.inf):
+        got = decoder.softmax([[1.0]], Threshold(b))
+        assert (got.output.tolist(), got.lse.tolist()) == ([[0.0]], [-math.inf])
+        assert (got.bound.tolist(), got.lse_bound.tolist()) == ([3.0], [math.inf])
+
+
+class Trained(NamedTuple):
+    """A packaged head in its first `d` dimensions, with its attention in long double."""
+
+    decoder: Decoder
+    query: np.ndarray
+    output: np.ndarray
+    lse: np.ndarray
+    doubt: float
+
+
+@cache
+def trained(name, structure, d):
+    _, query, key, value = packaged.load(name)
+    if not JIT:
+        query, key, value = query[::64], key[:KEYS], value[:KEYS]
+    query, key = query[:, :d], key[:, :d]
+    output, lse = dense.softmax(query, key, value, dtype=EXTENDED)
+    # Rounding of the reference: n additions of values, d of products of queries and keys.
+    size = np.linalg.norm(query, axis=1).max() * np.linalg.norm(key, axis=1).max()
+    doubt = 2.0 * EPS * (len(key) + 2.0 * d * float(size)) * (1.0 + largest(value))
+    return Trained(Decoder(key, value, structure=structure), query, output, lse, doubt)
+
+
+@pytest.mark.parametrize("rule", RULES, ids=str)
+@pytest.mark.parametrize(("structure", "d"), [("scan", 32), ("kd_tree", 6)])
+@pytest.mark.parametrize("name", packaged.heads())
+def test_trained_heads(name, structure, d, rule):
+    head = trained(name, structure, d)
+    got = head.decoder.softmax(head.query, rule)
+    off = np.abs(got.output - head.output).max(axis=1)
+    assert (off <= got.bound + head.doubt).all()
+    known = np.isfinite(got.lse_bound)
+    assert (np.abs(got.lse - head.lse)[known] <= got.lse_bound[known] + head.doubt).all()
+    looseness = float(np.median(got.bound / off))
+    print(f"{name}, d = {d}, {rule}: bound / error {looseness:.3g}, median")
+    # Rounding is bounded for the worst case; what was missed, by what can be seen of it.
+    missing = got.reported.max() < len(head.decoder)
+    assert looseness < (100.0 if missing else 1e5)
+    if isinstance(rule, Error) and rule.eps:
+        assert (got.bound <= rule.eps).all()
+
+
+@pytest.mark.skipif(not JIT, reason="needs all keys")
+def test_a_sharp_head_is_read_in_part():
+    head = trained("sharp", "scan", 32)
+    n, allowed = len(head.decoder), {0.1: 0.1, 1e-2: 0.2, 1e-3: 0.4, 1e-6: 0.9}
+    for eps, share in allowed.items():
+        got = head.decoder.softmax(head.query, Error(eps))
+        assert (got.bound <= eps).all()
+        assert np.median(got.reported) < share * n
