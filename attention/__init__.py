@@ -1,8 +1,8 @@
 """Attention that reads only the keys that matter, and proves how far it is from the exact output.
 
-Scores of a row of attention are inner products <q, k>, so "keys whose score reaches b" is half-space
-reporting with q as the normal (arXiv 2410.10165). Softmax attention keeps those keys and bounds what
-it dropped; ReLU attention is non-zero exactly on them.
+Scores of a row of attention are inner products <q, k>, so "keys whose score reaches b" is
+half-space reporting with q as the normal (arXiv 2410.10165). Softmax attention keeps those keys and
+bounds what it dropped; ReLU attention is non-zero exactly on them.
 """
 
 from . import bounds, dense

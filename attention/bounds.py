@@ -1,25 +1,26 @@
 """The certificate of an attention output, with its proof; and the paper's theorem it sharpens.
 
-Let S be the keys read and T the rest, w_j >= 0 the exact weights, K and M their sums over S and T, and
-tau = M / (K + M). With m_S, m_T the weighted means of the values over S and T,
+Let S be the keys read and T the rest, w_j >= 0 the exact weights, K and M their sums over S and T,
+and tau = M / (K + M). With m_S, m_T the weighted means of the values over S and T,
 
     exact = (1 - tau) m_S + tau m_T,       so       m_S - exact = tau (m_S - m_T).
 
-m_T is a convex combination of values, so in coordinate c it lies in [low_c, high_c], the range of all
-values, and
+m_T is a convex combination of values, so in coordinate c it lies in [low_c, high_c], the range of
+all values, and
 
-    |m_S - exact|_c <= tau max(high_c - m_S_c, m_S_c - low_c).                                     (1)
+    |m_S - exact|_c <= tau max(high_c - m_S_c, m_S_c - low_c).                       (1)
 
-M is never computed; an upper bound takes its place, and tau grows with M. The mean that is computed is
-not m_S: with weights w'_j, sum |w'_j - w_j| <= D and K' = sum w'_j,
+M is never computed; an upper bound takes its place, and tau grows with M. The mean that is computed
+is not m_S: with weights w'_j, sum |w'_j - w_j| <= D and K' = sum w'_j,
 
-    m'_S - m_S = sum (w'_j - w_j) (v_j - m_S) / K',    so    |m'_S - m_S|_c <= D (high_c - low_c) / K',   (2)
+    m'_S - m_S = sum (w'_j - w_j) (v_j - m_S) / K',
+    |m'_S - m_S|_c <= D (high_c - low_c) / K',                                       (2)
 
-K >= K' - D, and summing r terms in float64 adds at most 2 gamma_{r+4} max|v|. Rounding the output to its
-dtype is measured where it happens. The certificate is the sum, largest over c.
+K >= K' - D, and summing r terms in float64 adds at most 2 gamma_{r+4} max|v|. Rounding the output
+to its dtype is measured where it happens. The certificate is the sum, largest over c.
 
-The paper (arXiv 2410.10165) bounds the same error by 2 tau max|v| (`general`), which ignores where the
-values lie; it is vacuous where tau > 1/2, and (1) never exceeds it.
+The paper (arXiv 2410.10165) bounds the same error by 2 tau max|v| (`general`), which ignores where
+the values lie; it is vacuous where tau > 1/2, and (1) never exceeds it.
 """
 
 import math
@@ -145,8 +146,8 @@ def paper_threshold(
 ) -> float:
     """Compute the paper's threshold on scores, b = sigma_a sqrt(0.4 ln n).
 
-    With sigma_a = 4 sqrt(1 + ln(m / delta) / d) query_std key_std, at most 2 n^(4/5) of n Gaussian keys
-    exceed b for any of m Gaussian queries, with probability 1 - delta. It is an upper bound on
+    With sigma_a = 4 sqrt(1 + ln(m / delta) / d) query_std key_std, at most 2 n^(4/5) of n Gaussian
+    keys exceed b for any of m Gaussian queries, with probability 1 - delta. It is an upper bound on
     activity, not a target: on Gaussian data nothing at all may be active.
 
     Examples

@@ -1,10 +1,10 @@
-"""Algorithm 1 of arXiv 2410.10165: few queries over many fixed keys, reading only those that matter.
+"""Algorithm 1 of arXiv 2410.10165: few queries, many keys, only those that matter read.
 
-Keys whose score reaches a threshold are a half-space report with the query as normal. A `Decoder` holds
-the half-space index of one head's keys. For each query it looks at candidates — all keys where nothing
-prunes, else the report of a half-space low enough for the certificate — scores them by the index's
-float filter, lets the rule choose a cut (`selection.py`), reads the chosen keys and values in float64
-(`reading.py`) and bounds what was left out (`bounds.py`).
+Keys whose score reaches a threshold are a half-space report with the query as normal. A `Decoder`
+holds the half-space index of one head's keys. For each query it looks at candidates — all keys
+where nothing prunes, else the report of a half-space low enough for the certificate — scores them
+by the index's float filter, lets the rule choose a cut (`selection.py`), reads the chosen keys and
+values in float64 (`reading.py`) and bounds what was left out (`bounds.py`).
 """
 
 import math
@@ -56,7 +56,8 @@ class Decoder:
     Raises
     ------
     TypeError, ValueError
-        Not numbers, wrong shapes, a NaN or an infinity (the row is named), a scale that is not positive.
+        Not numbers, wrong shapes, a NaN or an infinity (the row is named), a scale that is not
+        positive.
 
     Examples
     --------

@@ -1,7 +1,7 @@
 """Dense attention in float64 (or longer): the reference that everything else is checked against.
 
-Softmax rows are softmax(scale q K^T) V; ReLU rows are A V / sum(A) with A = max(0, scale q K^T - b)^a,
-and 0 where no key is active.
+Softmax rows are softmax(S) V with S = scale q K^T; ReLU rows are A V / sum(A) with
+A = max(0, S - b)^power, and 0 where no key is active.
 """
 
 import numpy as np

@@ -55,8 +55,8 @@ def softmax_attention(
     TypeError
         Not real numbers, not a rule.
     ValueError
-        Shapes that do not fit, NaN or infinities (the row is named), a scale that is not positive, an
-        unknown `causal`.
+        Shapes that do not fit, NaN or infinities (the row is named), a scale that is not positive,
+        an unknown `causal`.
 
     Notes
     -----
@@ -92,8 +92,8 @@ def relu_attention(
 ) -> Attended:
     """ReLU^power attention, exact: rows of max(0, scale <q, k> - threshold)^power, normalised.
 
-    Only the keys whose score exceeds the threshold have weight, and a half-space report finds all of
-    them. A row without any gives 0 with ``lse = -inf``.
+    Only the keys whose score exceeds the threshold have weight, and a half-space report finds all
+    of them. A row without any gives 0 with ``lse = -inf``.
 
     Parameters
     ----------

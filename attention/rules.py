@@ -1,6 +1,7 @@
 """Rules: when a row of attention has read enough.
 
-A rule chooses which keys are read; the certificate that comes with the output does not depend on it.
+A rule chooses which keys are read; the certificate that comes with the output does not depend on
+it.
 """
 
 import math

@@ -1,9 +1,9 @@
 """Which keys to read: a histogram of filter scores, cut where a rule has enough.
 
-Scores are binned by their distance below the best, 32 bins a nat. A bin's mass is known to lie between
-its count times exp of its two ends, widened by the filter's error, so the mass kept above a cut
-and missed below it are bounded without an exponential per key. The last bin holds everything further
-down than the bins reach; exp(-44) a key bounds it.
+Scores are binned by their distance below the best, 32 bins a nat. A bin's mass is known to lie
+between its count times exp of its two ends, widened by the filter's error, so the mass kept above a
+cut and missed below it are bounded without an exponential per key. The last bin holds everything
+further down than the bins reach; exp(-44) a key bounds it.
 """
 
 import numpy as np

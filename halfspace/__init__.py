@@ -1,8 +1,8 @@
 """Half-space range searching with exact answers.
 
-For points X in R^d and a closed half-space {x : <w, x> >= b}: which points are inside (`report`), how
-many (`count`), whether any (`any`), the sum of their weights (`sum`), and the k furthest along w
-(`top`). Every answer is that of real arithmetic on the given floats, ties included.
+For points X in R^d and a closed half-space {x : <w, x> >= b}: which points are inside (`report`),
+how many (`count`), whether any (`any`), the sum of their weights (`sum`), and the k furthest along
+w (`top`). Every answer is that of real arithmetic on the given floats, ties included.
 
 >>> import numpy as np
 >>> import halfspace

@@ -1,8 +1,8 @@
-"""Canonical covers: what a structure finds for a half-space, before it is counted, summed or listed.
+"""Canonical covers: what a structure finds for a half-space, before it is counted or listed.
 
 The points of a half-space are a disjoint union of *parts*: whole nodes (all of a node's points are
-inside) and tiles with a mask of their inside lanes. Every structure yields such a cover, and counting,
-summing and reporting are the same few kernels over covers, whatever the structure.
+inside) and tiles with a mask of their inside lanes. Every structure yields such a cover, and
+counting, summing and reporting are the same few kernels over covers, whatever the structure.
 """
 
 from collections.abc import Callable
@@ -55,8 +55,8 @@ def covers(
 ) -> list[Covers]:
     """Cover every half-space, side by side in blocks; the blocks are in query order.
 
-    `cover_kernel(structure, normals, offsets, closed, stop_at_first, indptr, parts, masks, work)` covers
-    queries from the first on while there is room and returns how many it finished.
+    `cover_kernel(structure, normals, offsets, closed, stop_at_first, indptr, parts, masks, work)`
+    covers queries from the first on while there is room and returns how many it finished.
     """
 
     def block(first: int, last: int) -> list[Covers]:

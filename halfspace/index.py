@@ -1,7 +1,8 @@
 """Index: what every structure answers.
 
-A structure lays its points out in tiles and knows how to *cover* a half-space (`cover.py`) and how to
-find the best k (`ranking.py`); checks, batching, threads and the shape of answers are here, once.
+A structure lays its points out in tiles and knows how to *cover* a half-space (`cover.py`) and how
+to find the best k (`ranking.py`); checks, batching, threads and the shape of answers are here,
+once.
 """
 
 from abc import ABC, abstractmethod

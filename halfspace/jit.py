@@ -1,4 +1,4 @@
-"""The one decorator all kernels share: compiled without the GIL, cached by the sources it depends on.
+"""How kernels are compiled: without the GIL, cached by the sources they depend on.
 
 Numba's own file cache is keyed by the file a function stands in; a change in a callee from another
 file goes unseen and a stale binary runs. Here the key also holds a hash of every source file of the
@@ -16,7 +16,7 @@ import numpy as np
 from numba.core.caching import FunctionCache
 
 MARGIN_COVERED = frozenset({"contract", "nsz"})
-"""LLVM flags for kernels whose rounding error a margin covers: fused multiply-add, unsigned zero."""
+"""LLVM flags where a margin covers the rounding error: fused multiply-add, unsigned zero."""
 
 _HERE = Path(__file__).resolve().parent
 
@@ -89,7 +89,7 @@ def part(
         return functools.partial(part, flags=flags, inline=inline)
     if numba.config.DISABLE_JIT:
         return function
-    return numba.njit(
+    dispatcher = numba.njit(
         error_model="numpy",
         fastmath=set(flags),
         forceinline=inline,
@@ -98,3 +98,14 @@ def part(
         no_cpython_wrapper=True,
         no_cfunc_wrapper=True,
     )(function)
+    # Without a wrapper, a call from Python would crash: never enter compiled versions in the
+    # dispatcher's table of entry points, so that such a call ends in the exception.
+    dispatcher.add_overload = lambda result: dispatcher.overloads.__setitem__(
+        tuple(result.signature.args), result
+    )
+    dispatcher._compile_for_args = functools.partial(_refuse, function.__name__)
+    return dispatcher
+
+
+def _refuse(name: str, *arguments: object) -> None:
+    raise TypeError(f"{name} is a part of kernels: expected a call from compiled code")

@@ -1,9 +1,10 @@
 """KDTree: a bounded tree by median splits along principal axes, for low dimensions (d <= ~16).
 
 Each node is split at the median of its points' projections on their principal axis (the leading
-eigenvector of their covariance, by power iteration on a sample), left and right in whole tiles; which
-axis is taken moves speed only, never answers. Build O(n log n). A hyperplane crosses O(n^(1-1/d))
-leaves of points in general position, so report takes O(n^(1-1/d) + k), count and sum O(n^(1-1/d)).
+eigenvector of their covariance, by power iteration on a sample), left and right in whole tiles;
+which axis is taken moves speed only, never answers. Build O(n log n). A hyperplane crosses
+O(n^(1-1/d)) leaves of points in general position, so report takes O(n^(1-1/d) + k), count and sum
+O(n^(1-1/d)).
 
 Source: Bentley 1975; principal-axis splits Sproull 1991.
 """
@@ -92,9 +93,9 @@ def _split(points, order, middle, sample, axis, product, keys, rows, moved):
             points[i, j] = moved[i, j]
 
 
-@part
+@kernel
 def _left_tiles(tiles):
-    """Tiles that go left when a range of tiles is split: half, in whole nodes of the largest level."""
+    """Tiles that go left when so many are split: half, in whole nodes of the largest level."""
     span = 1
     while span * FANOUT < tiles:
         span *= FANOUT

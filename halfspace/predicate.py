@@ -1,17 +1,18 @@
 """Exact sign of <w, p> - <w, q> - b: compensated float64 first, integers where that is not enough.
 
-Truth is real arithmetic on the given floats. The vectorised filter of `query.py` settles all but the
-points within rounding error of the plane; those come here, in two stages.
+Truth is real arithmetic on the given floats. The vectorised filter of `query.py` settles all but
+the points within rounding error of the plane; those come here, in two stages.
 
 1. *Compensated sum.* Every product and partial sum is split into its float64 value and its exact
-   rounding error (TwoProduct by Veltkamp's split, TwoSum by Knuth), and the errors are summed beside
-   it. With u = 2^-53, k terms and A the sum of the errors' magnitudes, the result is off by at most
-   gamma_k A (Ogita, Rump, Oishi 2005): a running bound, zero whenever nothing was rounded, so a tie
-   between small integers is settled here. It holds while no part over- or underflows, which is
-   checked.
-2. *Integers.* What is still open is added up without rounding in a fixed-point accumulator that spans
-   every product of two float64 (Kulisch; 140 limbs of 32 bits), so huge and subnormal values need no
-   special care.
+   rounding error (TwoProduct by Veltkamp's split, TwoSum by Knuth), and the errors are summed
+   beside it. With u = 2^-53, k terms and A the sum of the errors' magnitudes, the result is off by
+   at most gamma_k A (Ogita, Rump, Oishi 2005): a running bound, zero whenever nothing was rounded,
+   so a tie between small integers is settled here. It holds while no part over- or underflows,
+   which is checked.
+2. *Integers.* What is still open is added up without rounding in a fixed-point accumulator that
+spans
+   every product of two float64 (Kulisch; 140 limbs of 32 bits), so huge and subnormal values need
+   no special care.
 """
 
 import math

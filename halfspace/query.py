@@ -1,8 +1,8 @@
 """A half-space made ready for filtering: scaled normal, scaled offset, rounding margins.
 
-The normal is scaled by a power of two so that its largest entry lies in [1, 2); that is exact (up to
-underflow far below the margin) and keeps the filter's products in range. With u the unit roundoff of
-the filter's floats, any order of summation, fused or not, gives
+The normal is scaled by a power of two so that its largest entry lies in [1, 2); that is exact (up
+to underflow far below the margin) and keeps the filter's products in range. With u the unit
+roundoff of the filter's floats, any order of summation, fused or not, gives
 
     |fl(<w, x>) - <w, x>| <= gamma_{d+4} ||w|| ||x|| + d * tiny,     gamma_k = k u / (1 - k u)
 
@@ -93,7 +93,8 @@ def prepare(normal, offset, closed, narrow):
 def settled_range(query, level, norm):
     """Scores between which nothing is settled, for points of norm <= `norm` against `level`.
 
-    Scores below the first are outside, above the second inside. An infinite norm settles nothing: both ends are infinite or NaN, and no comparison holds.
+    Scores below the first are outside, above the second inside. An infinite norm settles nothing:
+    both ends are infinite or NaN, and no comparison holds.
     """
     margin = query.relative * norm + query.absolute
     margin += 4.0 * query.unit * (abs(level) + margin)

@@ -8,7 +8,7 @@ from .jit import part
 
 @part
 def select(keys, rows, k):
-    """Partition keys, and rows alike, so that the k smallest come first and keys[k] is in its place."""
+    """Partition keys, and rows alike: the k smallest first, and keys[k] in its place."""
     left, right = 0, keys.size - 1
     while left < right:
         # Median of three at places that no input order makes typical.

@@ -1,8 +1,8 @@
 """The k points furthest along a normal, kept in a heap ordered by exact comparison.
 
 The heap holds the k best seen, the worst at its root. Scores are compensated float64 with an error
-bound each; where two intervals overlap the exact sign of <w, p - q> decides, and equal scores fall to
-the smaller rank. So the answer equals a sort over the reals with ties to the smaller id.
+bound each; where two intervals overlap the exact sign of <w, p - q> decides, and equal scores fall
+to the smaller rank. So the answer equals a sort over the reals with ties to the smaller id.
 """
 
 from typing import NamedTuple

@@ -1,8 +1,8 @@
 """Points in tiles of 64, coordinate by coordinate, and the kernels that scan one tile.
 
-Tile t holds slots 64 t … 64 t + 63 as an array (d, 64): one coordinate of 64 points is contiguous, so
-a score loop runs over lanes and vectorises for every d. A set of lanes is a 64-bit mask. Only the last
-tile may have unused lanes; they hold zeros and are masked off.
+Tile t holds slots 64 t … 64 t + 63 as an array (d, 64): one coordinate of 64 points is contiguous,
+so a score loop runs over lanes and vectorises for every d. A set of lanes is a 64-bit mask. Only
+the last tile may have unused lanes; they hold zeros and are masked off.
 """
 
 from typing import NamedTuple
@@ -35,7 +35,7 @@ class Tiles(NamedTuple):
 
 @part
 def upper_norm(vector):
-    """Upper bound on the Euclidean norm; infinite where the norm is so large that scores overflow."""
+    """Upper bound on the Euclidean norm; infinite where it is so large that scores overflow."""
     largest = 0.0
     for j in range(vector.size):
         largest = max(largest, abs(np.float64(vector[j])))
@@ -64,7 +64,7 @@ def _fill(points, order, first, last, data, norms):
 
 
 def make_tiles(points: np.ndarray, order: np.ndarray, ranks: np.ndarray) -> Tiles:
-    """Lay `points` (n, d) out in tiles, slot s holding row ``order[s]`` of rank ``ranks[order[s]]``."""
+    """Lay `points` (n, d) out in tiles: slot s holds row r = ``order[s]``, of rank ``ranks[r]``."""
     n, d = points.shape
     tiles = -(-n // TILE)
     data = np.zeros((tiles, d, TILE), points.dtype)

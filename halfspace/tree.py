@@ -1,14 +1,16 @@
 """Bounded tree: a hierarchy of nodes over tiles, each with a box and a ball, and its traversals.
 
-A node of level 0 is one tile; a node of level l holds 64 consecutive nodes of level l - 1, so the shape
-follows from the number of tiles alone and who comes under whom from the order of the points. The bounds
-of 64 siblings stand side by side like the points of a tile, and one pass over such a *block* tests them
-all. Box and ball share a centre c; with half-widths h and radius r, every point x below obeys
+A node of level 0 is one tile; a node of level l holds 64 consecutive nodes of level l - 1, so the
+shape follows from the number of tiles alone and who comes under whom from the order of the points.
+The bounds of 64 siblings stand side by side like the points of a tile, and one pass over such a
+*block* tests them all. Box and ball share a centre c; with half-widths h and radius r, every point
+x below obeys
 
     |<w, x> - <w, c>| <= min(<|w|, h>, ||w|| r)
 
 so a node is settled where that interval, widened by the rounding margin, leaves the offset out. The
-query time is that of the tree's crossing number; how the points were ordered is its builder's matter.
+query time is that of the tree's crossing number; how the points were ordered is its builder's
+matter.
 """
 
 import heapq
@@ -134,7 +136,7 @@ def _lay_out(tiles: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def make_tree(tiles: Tiles, weights: np.ndarray) -> BoundedTree:
-    """Bound every node of the hierarchy over `tiles`, and sum `weights` (n, w), by slot, below it."""
+    """Bound every node of the hierarchy over `tiles`; sum `weights` (n, w), by slot, below it."""
     count, d, _ = tiles.data.shape
     first, last, levels = _lay_out(count)
     sums = np.zeros((len(first), weights.shape[1]))

@@ -1,6 +1,7 @@
 """The error that softmax attention returns bounds the one it made, and it reads what it says."""
 
 import math
+from contextlib import nullcontext, suppress
 from functools import cache
 from typing import NamedTuple
 
@@ -76,17 +77,15 @@ def test_it_is_in_causal_attention(causal, data):
 
 
 @pytest.mark.parametrize("size", [5e-324, 2.0**-1060, 2.0**-1022, 2.0**1015, 2.0**1022])
-def test_it_is_at_both_ends_of_float64_unless_refused(size):
+def test_it_is_at_both_ends_of_float64(size):
     rng = np.random.default_rng(0)
-    head = Head(*rng.standard_normal((2, KEYS, 3)), rng.integers(-3, 4, (KEYS, 2)) * size, None)
-    rows = head._replace(query=head.query[:3]).softmax()
+    query, key = rng.standard_normal((2, KEYS, 3))
+    head = Head(query[:3], key, rng.integers(-3, 4, (KEYS, 2)) * size, None)
+    rows = head.softmax()
     for rule in RULES[:-3]:
-        try:
-            got = decoder_of(head).softmax(head.query[:3], rule)
-        except ValueError as refusal:
-            assert "value" in str(refusal)
-        else:
-            assert_certified(got, rows)
+        # Sums that overflow may be refused, but must not pass for an answer.
+        with suppress(ValueError) if size > 1e307 else nullcontext():
+            assert_certified(decoder_of(head).softmax(head.query, rule), rows)
 
 
 def test_it_is_where_float64_scores_are_in_the_wrong_order():
