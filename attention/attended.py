@@ -76,7 +76,7 @@ def _share(mine: np.ndarray, other: np.ndarray, otherwise: float) -> np.ndarray:
 def merge(a: Attended, b: Attended) -> Attended:
     """Join what two disjoint sets of keys gave for the same queries.
 
-    With p the exact share of a's keys in the total weight, exact = p exact_a + (1 - p) exact_b, so
+    With p the exact share of a's keys in the total weight, exact = p exact_a + (1 - p) exact_b::
 
         |merged - exact| <= p bound_a + (1 - p) bound_b + |p' - p| max |output_a - output_b|
 

@@ -48,7 +48,7 @@ def softmax_attention(
     -------
     Attended
         output (..., heads, length, value_dim) in the promoted dtype of the inputs; lse, bound and
-        reported (..., heads, length). For every coordinate |output - exact| <= bound.
+        reported (..., heads, length). For every coordinate ``|output - exact| <= bound``.
 
     Raises
     ------

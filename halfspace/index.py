@@ -77,7 +77,7 @@ class Index(ABC):
         if weights is not None:
             columns = as_weights(weights, len(rows))
             self._weights_ndim = columns.ndim
-            columns = columns.reshape(len(rows), -1)
+            columns = columns[:, None] if columns.ndim == 1 else columns
         self.structure, order = self._build(rows, ranks, columns)
         self._weights = frozen(columns[order])
         frozen(self._ids)

@@ -23,9 +23,9 @@ class Queries(NamedTuple):
 def as_real(values: ArrayLike, name: str) -> np.ndarray:
     """`values` as float32 or float64, widened without loss."""
     array = np.asarray(values)
-    if array.dtype.name == "bfloat16":
-        return array.astype(np.float32)
     kind, size = array.dtype.kind, array.dtype.itemsize
+    if kind == "V" and array.dtype.name == "bfloat16":
+        return array.astype(np.float32)
     if kind not in "fiu" or size > 8:
         raise TypeError(
             f"{name}: expected floats or integers of at most 64 bits, got {array.dtype}"
@@ -123,7 +123,7 @@ def as_queries(normals: ArrayLike, offsets: ArrayLike, dim: int) -> Queries:
     m = len(levels) if levels.ndim else len(rows)
     if len(rows) != m:
         rows = _as_argument(np.repeat(rows, m, axis=0))
-    return Queries(rows, _as_argument(np.broadcast_to(levels, m)), single)
+    return Queries(rows, _as_argument(levels if levels.ndim else np.full(m, levels)), single)
 
 
 def as_count(k: int, name: str) -> int:

@@ -71,21 +71,14 @@ def two_product(a, b):
 
 
 @part
-def _is_safe(a, b):
-    """Whether TwoProduct of a and b is exact: nothing over- or underflows."""
-    if a == 0.0 or b == 0.0:
-        return True
-    size = abs(a * b)
-    return SMALL <= size <= LARGE and abs(a) <= SPLITTABLE and abs(b) <= SPLITTABLE
-
-
-@part
 def _add_terms(factors, values, sign, total, correction, magnitude):
     """Add sign * <factors, values> to a compensated sum; also whether all of it was safe."""
     for j in range(values.size):
         a = sign * np.float64(factors[j])
         b = np.float64(values[j])
-        if not _is_safe(a, b):
+        if a == 0.0 or b == 0.0:
+            continue
+        if not (SMALL <= abs(a * b) <= LARGE and abs(a) <= SPLITTABLE and abs(b) <= SPLITTABLE):
             return total, correction, magnitude, False
         product, product_error = two_product(a, b)
         total, sum_error = two_sum(total, product)
@@ -149,19 +142,56 @@ def _add_product(limbs, a, b):
 
 
 @part
-def _clear_sign(limbs):
-    """Sign of the accumulator, which is left at zero."""
+def _settle_carries(limbs):
+    """Bring all limbs but the carry out of the top, which is returned, into 0 … 2^32 - 1."""
     carry = np.int64(0)
-    positive = False
     for i in range(limbs.size):
         value = limbs[i] + carry
         carry = value >> 32
-        if value & _LIMB_MASK:
-            positive = True
+        limbs[i] = value & _LIMB_MASK
+    return carry
+
+
+@part
+def _clear_sign(limbs):
+    """Sign of the accumulator, which is left at zero."""
+    carry = _settle_carries(limbs)
+    positive = False
+    for i in range(limbs.size):
+        positive = positive or limbs[i] != 0
         limbs[i] = 0
-    if carry < 0:
-        return -1
-    return 1 if positive or carry > 0 else 0
+    return -1 if carry < 0 else int(positive)
+
+
+@part
+def _clear_value(limbs):
+    """Value of the accumulator in float64, to about one unit in the last place; left at zero."""
+    negative = _settle_carries(limbs) < 0
+    if negative:
+        for i in range(limbs.size):
+            limbs[i] = -limbs[i]
+        # Its two's complement is the magnitude; the carry out of the top is the sign that went.
+        _settle_carries(limbs)
+    value, terms = 0.0, 0
+    for i in range(limbs.size - 1, -1, -1):
+        if terms < 3 and (terms or limbs[i]):
+            # In four steps: 2^position alone may be beyond float64.
+            position = 32 * i - _BIAS
+            step = 2.0 ** (position // 4)
+            value += float(limbs[i]) * step * step * step * 2.0 ** (position - position // 4 * 3)
+            terms += 1
+        limbs[i] = 0
+    return -value if negative else value
+
+
+@part
+def _add_products(normal, plus, minus, offset, limbs):
+    """Fill the accumulator with <normal, plus> - <normal, minus> - offset, exactly."""
+    for j in range(plus.size):
+        _add_product(limbs, np.float64(normal[j]), np.float64(plus[j]))
+    for j in range(minus.size):
+        _add_product(limbs, -np.float64(normal[j]), np.float64(minus[j]))
+    _add_product(limbs, -1.0, offset)
 
 
 @part
@@ -189,9 +219,12 @@ def exact_sign(normal, plus, minus, offset, limbs):
         return 1 if value > 0.0 else -1
     if bound == 0.0:
         return 0
-    for j in range(plus.size):
-        _add_product(limbs, np.float64(normal[j]), np.float64(plus[j]))
-    for j in range(minus.size):
-        _add_product(limbs, -np.float64(normal[j]), np.float64(minus[j]))
-    _add_product(limbs, -1.0, offset)
+    _add_products(normal, plus, minus, offset, limbs)
     return _clear_sign(limbs)
+
+
+@part
+def exact_score(normal, point, limbs):
+    """<normal, point> in float64, to about one unit in the last place, infinite beyond float64."""
+    _add_products(normal, point, NO_POINT, 0.0, limbs)
+    return _clear_value(limbs)

@@ -77,7 +77,7 @@ class Report:
 class Top(NamedTuple):
     """The k points furthest along each normal, best first, ties to the smaller id.
 
-    `scores` are <w, x> in float64 — within a few units in the last place of sum |w_i x_i| — and
+    `scores` are <w, x> in float64, within a few units in the last place of ``sum |w_i x_i|``, and
     `ids` int64; both (k,) for one normal and (m, k) for many.
     """
 
