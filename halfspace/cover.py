@@ -12,7 +12,7 @@ import numpy as np
 
 from . import parallel
 from .jit import kernel, part
-from .tiles import TILE, lowest_lane, popcount
+from .tiles import TILE, lowest_lane
 
 _ONE = np.uint64(1)
 
@@ -37,6 +37,7 @@ class Covers(NamedTuple):
     indptr: np.ndarray  # (queries + 1,) int64
     parts: np.ndarray  # int32
     masks: np.ndarray  # uint64, of tiles
+    counts: np.ndarray  # (queries,) int64, points inside
     work: np.ndarray  # (queries, 3) int64: nodes visited, points touched, exact tests
 
     def __len__(self) -> int:
@@ -55,8 +56,8 @@ def covers(
 ) -> list[Covers]:
     """Cover every half-space, side by side in blocks; the blocks are in query order.
 
-    `cover_kernel(structure, normals, offsets, closed, stop_at_first, indptr, parts, masks, work)`
-    covers queries from the first on while there is room and returns how many it finished.
+    `cover_kernel(structure, normals, offsets, closed, stop_at_first, indptr, parts, masks,
+    counts, work)` covers queries from the first on while there is room, and returns how many.
     """
 
     def block(first: int, last: int) -> list[Covers]:
@@ -66,6 +67,7 @@ def covers(
             room = max(tiles, min(BLOCK_PARTS, tiles * (last - first)))
             parts, masks = np.empty(room, np.int32), np.empty(room, np.uint64)
             indptr = np.zeros(last - first + 1, np.int64)
+            counts = np.zeros(last - first, np.int64)
             work = np.zeros((last - first, 3), np.int64)
             done = cover_kernel(
                 structure,
@@ -76,46 +78,21 @@ def covers(
                 indptr,
                 parts,
                 masks,
+                counts,
                 work,
             )
             used = indptr[done]
             if used < room // 2:  # keep what was found, not the room for it
                 parts, masks = parts[:used].copy(), masks[:used].copy()
-            found.append(Covers(indptr[: done + 1], parts[:used], masks[:used], work[:done]))
+            found.append(
+                Covers(indptr[: done + 1], parts[:used], masks[:used], counts[:done], work[:done])
+            )
             first += done
         return found
 
     pieces = parallel.parts(len(normals), nanoseconds)
     blocks = parallel.run([lambda a=a, b=b: block(a, b) for a, b in pieces])
     return [cover for found in blocks for cover in found]
-
-
-@part
-def _points_in(nodes, v, count):
-    return min(nodes.last[v] * TILE, count) - nodes.first[v] * TILE
-
-
-@kernel
-def _count(covers, nodes, count, counts):
-    for q in range(counts.size):
-        total = 0
-        for s in range(covers.indptr[q], covers.indptr[q + 1]):
-            part = covers.parts[s]
-            if part >= 0:
-                total += popcount(covers.masks[s])
-            else:
-                total += _points_in(nodes, ~part, count)
-        counts[q] = total
-
-
-def count(blocks: list[Covers], nodes: Nodes, n: int) -> np.ndarray:
-    """Points in each cover, int64 (queries,)."""
-    counts = np.zeros(sum(map(len, blocks)), np.int64)
-    start = 0
-    for block in blocks:
-        _count(block, nodes, n, counts[start : start + len(block)])
-        start += len(block)
-    return counts
 
 
 @kernel
@@ -133,6 +110,11 @@ def _sum(covers, nodes, weights, sums):
                 mask &= mask - _ONE
                 for c in range(sums.shape[1]):
                     sums[q, c] += weights[slot, c]
+
+
+def count(blocks: list[Covers]) -> np.ndarray:
+    """Points in each cover, int64 (queries,)."""
+    return np.concatenate([np.zeros(0, np.int64), *(block.counts for block in blocks)])
 
 
 def weight_sums(blocks: list[Covers], nodes: Nodes, weights: np.ndarray) -> np.ndarray:
@@ -231,19 +213,17 @@ def _fill(covers, nodes, ranks, ids, counts, out):
         start += size
 
 
-def fill(
-    blocks: list[Covers], nodes: Nodes, ranks: np.ndarray, ids: np.ndarray, counts: np.ndarray
-) -> np.ndarray:
-    """Ids in each cover, ascending within a query, int64 (counts.sum(),).
+def fill(blocks: list[Covers], nodes: Nodes, ranks: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    """Ids in each cover, ascending within a query, int64 (sum of counts,).
 
     `ids` maps ranks to the caller's ids; empty where they are the same.
     """
-    indices = np.empty(counts.sum(), np.int64)
-    tasks, query, place = [], 0, 0
-    for block in blocks:
-        mine = counts[query : query + len(block)]
-        out = indices[place : place + mine.sum()]
-        tasks.append(lambda b=block, m=mine, o=out: _fill(b, nodes, ranks, ids, m, o))
-        query, place = query + len(block), place + len(out)
-    parallel.run(tasks)
+    ends = np.cumsum([0, *(block.counts.sum() for block in blocks)])
+    indices = np.empty(ends[-1], np.int64)
+    parallel.run(
+        [
+            lambda b=block, out=indices[first:last]: _fill(b, nodes, ranks, ids, b.counts, out)
+            for block, first, last in zip(blocks, ends[:-1], ends[1:], strict=True)
+        ]
+    )
     return indices

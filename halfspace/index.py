@@ -197,12 +197,12 @@ class Index(ABC):
         queries = as_queries(normals, offsets, self.dim)
         limit = None if max_results is None else as_count(max_results, "max_results")
         blocks = self._cover(queries, closed)
-        counts = cover.count(blocks, self.nodes, len(self))
+        counts = cover.count(blocks)
         total = int(counts.sum())
         if limit is not None and total > limit:
             raise ResultTooLarge(f"report: expected at most {limit} results, got {total}")
         ranks = self.structure.tiles.ranks
-        indices = cover.fill(blocks, self.nodes, ranks, self._ids, counts)
+        indices = cover.fill(blocks, self.nodes, ranks, self._ids)
         if queries.single:
             return indices
         indptr = np.zeros(len(counts) + 1, np.int64)
@@ -274,7 +274,7 @@ class Index(ABC):
         2
         """
         queries = as_queries(normals, offsets, self.dim)
-        counts = cover.count(self._cover(queries, closed), self.nodes, len(self))
+        counts = cover.count(self._cover(queries, closed))
         return int(counts[0]) if queries.single else counts
 
     def any(

@@ -1,11 +1,13 @@
 """build: an index for the data at hand, chosen by a rule or by name."""
 
+import math
 from collections.abc import Callable
 
+import numpy as np
 from numpy.typing import ArrayLike
 
 from .index import Index
-from .inputs import as_points
+from .inputs import as_normals, as_points
 from .kd_tree import KDTree
 from .scan import Scan
 
@@ -16,6 +18,20 @@ TREE_DIMENSIONS = 12
 
 TREE_POINTS = 2048
 """Below this a scan of all points costs no more than walking a tree."""
+
+TREE_SHARE = 0.5
+"""A tree that touches a larger share of the points is no faster than a scan."""
+
+SAMPLE_POINTS = 16_384
+SAMPLE_QUERIES = 64
+
+TREE_BYTES = 1.5
+"""A tree's bytes per byte of points, at most, from a few tiles on."""
+
+LARGEST_OFFSET = 1e308
+
+USUAL_SHARE = 0.01
+"""Share of the points a report is expected to hold where nobody says."""
 
 
 def choose(n: int, d: int) -> tuple[str, str]:
@@ -34,12 +50,48 @@ def choose(n: int, d: int) -> tuple[str, str]:
     return "kd_tree", f"in {d} dimensions boxes and balls settle most points unseen"
 
 
+def _choose_by_sample(points: np.ndarray, normals: np.ndarray, share: float) -> tuple[str, str]:
+    """Choose by what a tree over a sample of the points touches for a sample of the queries."""
+    n = len(points)
+    rows = np.linspace(0, n - 1, min(n, SAMPLE_POINTS)).astype(np.int64)
+    some = normals[np.linspace(0, len(normals) - 1, min(len(normals), SAMPLE_QUERIES)).astype(int)]
+    sample = KDTree(points[rows])
+    offsets = sample.top(some, max(1, math.ceil(share * len(rows)))).scores[:, -1]
+    offsets = np.clip(offsets, -LARGEST_OFFSET, LARGEST_OFFSET)
+    touched = sample.work(some, offsets).points_touched.mean() / len(rows)
+    name = "kd_tree" if touched < TREE_SHARE else "scan"
+    return name, f"a tree over {len(rows)} points touched {touched:.0%} of them for such queries"
+
+
+def _choose_for(
+    points: np.ndarray,
+    queries: ArrayLike | None,
+    expected_count: float | None,
+    memory: int | None,
+) -> tuple[str, str]:
+    n, d = points.shape
+    share = USUAL_SHARE if expected_count is None else min(1.0, expected_count / max(n, 1))
+    name, reason = choose(n, d)
+    if queries is not None:
+        normals, _ = as_normals(queries, d)
+        if len(normals) and n >= TREE_POINTS:
+            name, reason = _choose_by_sample(points, normals, share)
+    if name == "kd_tree" and share > TREE_SHARE:
+        name, reason = "scan", f"reports of {share:.0%} of the points leave nothing to skip"
+    if name == "kd_tree" and memory is not None and n * d * points.itemsize * TREE_BYTES > memory:
+        name, reason = "scan", f"a tree may not fit {memory} bytes"
+    return name, reason
+
+
 def build(
     points: ArrayLike,
     structure: str = "auto",
     *,
     ids: ArrayLike | None = None,
     weights: ArrayLike | None = None,
+    queries: ArrayLike | None = None,
+    expected_count: float | None = None,
+    memory: int | None = None,
 ) -> Index:
     """Build an index over `points` for half-space queries.
 
@@ -48,11 +100,17 @@ def build(
     points : array_like, shape (n, d)
         Finite; float32 or float64, narrower floats and integers are widened without loss.
     structure : {"auto", "scan", "kd_tree"}, optional
-        Upper or lower case, with or without underscores. "auto" chooses by n and d.
+        Upper or lower case, with or without underscores. "auto" chooses by n, d and what follows.
     ids : array_like of int, shape (n,), optional
         Distinct 64-bit ids; 0 … n-1 if not given.
     weights : array_like, shape (n,) or (n, w), optional
         Finite weights for `Index.sum`.
+    queries : array_like, shape (m, d), optional
+        Normals like those to come: "auto" then measures, on a sample, what a tree would touch.
+    expected_count : float, optional
+        Points a report is expected to hold; 1 % of them if not given.
+    memory : int, optional
+        Bytes the index may take.
 
     Returns
     -------
@@ -64,7 +122,8 @@ def build(
     TypeError
         Not real numbers.
     ValueError
-        An unknown structure, or points, ids or weights as for `Index`.
+        An unknown structure; points, ids, weights or queries as for `Index`; a negative
+        `expected_count`; an index larger than `memory`.
 
     Examples
     --------
@@ -78,12 +137,15 @@ def build(
     if wanted != "auto" and wanted not in names:
         known = ", ".join(["auto", *STRUCTURES])
         raise ValueError(f"structure: expected one of {known}, got {structure!r}")
+    if expected_count is not None and not expected_count >= 0:
+        raise ValueError(f"expected_count: expected at least 0, got {expected_count}")
     rows = as_points(points)
-    reason = "chosen by hand"
     if wanted == "auto":
-        name, reason = choose(*rows.shape)
+        name, reason = _choose_for(rows, queries, expected_count, memory)
     else:
-        name = names[wanted]
+        name, reason = names[wanted], "chosen by hand"
     index = STRUCTURES[name](rows, ids=ids, weights=weights)
+    if memory is not None and index.nbytes > memory:
+        raise ValueError(f"memory: expected at least {index.nbytes} bytes, got {memory}")
     index._reason = reason
     return index

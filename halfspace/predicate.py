@@ -43,10 +43,6 @@ _HALF_MASK = (1 << _HALF_BITS) - 1
 _SPLITTER = 134217729.0  # 2^27 + 1
 _MANTISSA = 9007199254740992.0  # 2^53
 
-NO_POINT = np.empty(0)
-NO_POINT.flags.writeable = False
-"""In place of q where only one point is meant."""
-
 
 @part
 def two_sum(a, b):
@@ -71,54 +67,31 @@ def two_product(a, b):
 
 
 @part
-def _add_terms(factors, values, sign, total, correction, magnitude):
-    """Add sign * <factors, values> to a compensated sum; also whether all of it was safe."""
-    for j in range(values.size):
-        a = sign * np.float64(factors[j])
-        b = np.float64(values[j])
-        if a == 0.0 or b == 0.0:
-            continue
-        if not (SMALL <= abs(a * b) <= LARGE and abs(a) <= SPLITTABLE and abs(b) <= SPLITTABLE):
-            return total, correction, magnitude, False
-        product, product_error = two_product(a, b)
-        total, sum_error = two_sum(total, product)
-        correction += product_error + sum_error
-        magnitude += abs(product_error) + abs(sum_error)
-    return total, correction, magnitude, True
-
-
-@part
 def compensated(normal, plus, minus, offset):
     """<normal, plus> - <normal, minus> - offset in compensated float64, and a bound on its error.
 
     An empty `minus` stands for zero. The bound is infinite where float64 could over- or underflow.
     """
-    total, correction, magnitude, safe = -offset, 0.0, 0.0, abs(offset) <= LARGE
-    if safe:
-        total, correction, magnitude, safe = _add_terms(
-            normal, plus, 1.0, total, correction, magnitude
-        )
-    if safe:
-        total, correction, magnitude, safe = _add_terms(
-            normal, minus, -1.0, total, correction, magnitude
-        )
-    if not safe:
+    d = normal.size
+    if abs(offset) > LARGE:
         return 0.0, np.inf
+    total, correction, magnitude = -offset, 0.0, 0.0
+    for j in range(d + minus.size):
+        a = np.float64(normal[j] if j < d else -normal[j - d])
+        b = np.float64(plus[j] if j < d else minus[j - d])
+        if a == 0.0 or b == 0.0:
+            continue
+        if not (SMALL <= abs(a * b) <= LARGE and abs(a) <= SPLITTABLE and abs(b) <= SPLITTABLE):
+            return 0.0, np.inf
+        product, product_error = two_product(a, b)
+        total, sum_error = two_sum(total, product)
+        correction += product_error + sum_error
+        magnitude += abs(product_error) + abs(sum_error)
     value = total + correction
     if magnitude == 0.0:
         return value, 0.0
     # Twice gamma for all that was summed, and the last addition.
-    slack = 4.0 * (plus.size + minus.size + 4) * UNIT
-    return value, slack * magnitude + UNIT * abs(value)
-
-
-@part
-def _deposit(limbs, value, position, sign):
-    """Add sign * value * 2^position (position counted from the lowest bit), value < 2^27."""
-    shifted = value << (position & 31)
-    limb = position >> 5
-    limbs[limb] += sign * (shifted & _LIMB_MASK)
-    limbs[limb + 1] += sign * (shifted >> 32)
+    return value, 4.0 * (d + minus.size + 4) * UNIT * magnitude + UNIT * abs(value)
 
 
 @part
@@ -135,10 +108,13 @@ def _add_product(limbs, a, b):
     b_high, b_low = b_bits >> _HALF_BITS, b_bits & _HALF_MASK
     position = np.int64(a_exponent) + np.int64(b_exponent) - 106 + _BIAS
     partials = (a_low * b_low, a_high * b_low + a_low * b_high, a_high * b_high)
-    for k in range(3):
-        at = position + k * _HALF_BITS
-        _deposit(limbs, partials[k] & _HALF_MASK, at, sign)
-        _deposit(limbs, partials[k] >> _HALF_BITS, at + _HALF_BITS, sign)
+    for k in range(6):
+        # Each partial product in two halves of at most 27 bits: shifted, they fit 64 bits.
+        half = (partials[k // 2] >> (k % 2 * _HALF_BITS)) & _HALF_MASK
+        at = position + (k // 2 + k % 2) * _HALF_BITS
+        shifted = half << (at & 31)
+        limbs[at >> 5] += sign * (shifted & _LIMB_MASK)
+        limbs[(at >> 5) + 1] += sign * (shifted >> 32)
 
 
 @part
@@ -203,7 +179,7 @@ def exact_sign(normal, plus, minus, offset, limbs):
     normal, plus : float array, shape (d,)
         Finite floats of either width.
     minus : float array, shape (d,) or (0,)
-        `NO_POINT` for zero.
+        Empty for zero: ``plus[:0]``, so that both have one type.
     offset : float
         Finite.
     limbs : int64 array, shape (LIMBS,)
@@ -226,5 +202,5 @@ def exact_sign(normal, plus, minus, offset, limbs):
 @part
 def exact_score(normal, point, limbs):
     """<normal, point> in float64, to about one unit in the last place, infinite beyond float64."""
-    _add_products(normal, point, NO_POINT, 0.0, limbs)
+    _add_products(normal, point, point[:0], 0.0, limbs)
     return _clear_value(limbs)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .jit import part
-from .predicate import NO_POINT, compensated, exact_score, exact_sign
+from .predicate import compensated, exact_score, exact_sign
 from .query import settled_range
 from .tiles import TILE, lanes_not_below, lowest_lane, tile_scores, used_lanes
 
@@ -92,7 +92,8 @@ def _sift_up(data, ranks, normal, best, i, limbs):
 @part
 def offer(data, ranks, normal, best, slot, limbs):
     """Take `slot` into the heap if it is among the k best so far."""
-    score, error = compensated(normal, data[slot // TILE, :, slot % TILE], NO_POINT, 0.0)
+    point = data[slot // TILE, :, slot % TILE]
+    score, error = compensated(normal, point, point[:0], 0.0)
     size = best.size[0]
     if size < best.slots.size:
         best.slots[size], best.scores[size], best.errors[size] = slot, score, error

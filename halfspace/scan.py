@@ -23,7 +23,7 @@ class ScanArrays(NamedTuple):
 
 
 @kernel
-def cover_scan(scan, normals, offsets, closed, stop_at_first, indptr, parts, masks, work):
+def cover_scan(scan, normals, offsets, closed, stop_at_first, indptr, parts, masks, counts, work):
     """Cover half-spaces by testing every tile; see `cover.covers` for the arguments."""
     data, norms, count = scan.tiles.data, scan.tiles.norms, scan.tiles.ranks.size
     narrow, scores = np.empty(data.shape[1], data.dtype), np.empty(TILE, data.dtype)
@@ -42,6 +42,7 @@ def cover_scan(scan, normals, offsets, closed, stop_at_first, indptr, parts, mas
                 work[q, 2] += tests
             if mask:
                 parts[at], masks[at] = t, mask
+                counts[q] += popcount(mask)
                 at += 1
                 if stop_at_first:
                     break

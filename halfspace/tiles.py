@@ -10,11 +10,14 @@ from typing import NamedTuple
 import numpy as np
 
 from . import parallel
-from .jit import MARGIN_COVERED, kernel, part
-from .predicate import NO_POINT, exact_sign
+from .jit import MARGIN_COVERED, part
+from .predicate import exact_sign
 from .query import settled_range
 
 TILE = 64
+
+CHUNK_FLOATS = 1 << 19
+"""Coordinates that are laid out at a time."""
 
 _FULL = np.uint64(0xFFFF_FFFF_FFFF_FFFF)
 _ONE = np.uint64(1)
@@ -33,46 +36,39 @@ class Tiles(NamedTuple):
         return len(self.ranks)
 
 
-@part
-def upper_norm(vector):
-    """Upper bound on the Euclidean norm; infinite where it is so large that scores overflow."""
-    largest = 0.0
-    for j in range(vector.size):
-        largest = max(largest, abs(np.float64(vector[j])))
-    if largest == 0.0:
-        return 0.0
-    squares = 0.0
-    for j in range(vector.size):
-        ratio = np.float64(vector[j]) / largest
-        squares += ratio * ratio
+def upper_norms(rows: np.ndarray) -> np.ndarray:
+    """Upper bounds on the norms of rows (n, d), float64; infinite where scores may overflow."""
+    wide = rows.astype(np.float64)
+    largest = np.abs(wide).max(axis=1, initial=0.0)
+    unit = np.where(largest > 0.0, largest, 1.0)[:, None]
+    norms = largest * np.sqrt(np.square(wide / unit).sum(axis=1)) * (1.0 + 1e-10)
     # Beyond the limit a score may overflow the floats it is summed in, so nothing may be settled.
-    limit = 1e30 if vector.itemsize == 4 else 1e300
-    norm = largest * np.sqrt(squares) * (1.0 + 1e-10)
-    return norm if norm * (vector.size + 1) < limit else np.inf
+    limit = 1e30 if rows.itemsize == 4 else 1e300
+    return np.where(norms * (rows.shape[1] + 1) < limit, norms, np.inf)
 
 
-@kernel
-def _fill(points, order, first, last, data, norms):
-    for t in range(first, last):
-        largest = 0.0
-        for lane in range(min(TILE, order.size - t * TILE)):
-            row = points[order[t * TILE + lane]]
-            for j in range(row.size):
-                data[t, j, lane] = row[j]
-            largest = max(largest, upper_norm(row))
-        norms[t] = largest
+def _fill(
+    points: np.ndarray, order: np.ndarray, first: int, data: np.ndarray, norms: np.ndarray
+) -> None:
+    """Fill consecutive tiles `data` (t, d, 64) and their norms from slot 64 * `first` on."""
+    rows = points[order[first * TILE : (first + len(data)) * TILE]]
+    whole, d = len(rows) // TILE, rows.shape[1]
+    data[:whole] = rows[: whole * TILE].reshape(whole, TILE, d).transpose(0, 2, 1)
+    if whole < len(data):
+        data[whole, :, : len(rows) - whole * TILE] = rows[whole * TILE :].T
+    norms[:] = np.maximum.reduceat(upper_norms(rows), np.arange(0, len(rows), TILE))
 
 
 def make_tiles(points: np.ndarray, order: np.ndarray, ranks: np.ndarray) -> Tiles:
     """Lay `points` (n, d) out in tiles: slot s holds row r = ``order[s]``, of rank ``ranks[r]``."""
     n, d = points.shape
     tiles = -(-n // TILE)
-    data = np.zeros((tiles, d, TILE), points.dtype)
-    norms = np.zeros(tiles)
+    data, norms = np.zeros((tiles, d, TILE), points.dtype), np.zeros(tiles)
+    chunk = max(1, CHUNK_FLOATS // (TILE * d))
     parallel.run(
         [
-            lambda first=first, last=last: _fill(points, order, first, last, data, norms)
-            for first, last in parallel.parts(tiles, 50.0 * d)
+            lambda a=a: _fill(points, order, a, data[a : a + chunk], norms[a : a + chunk])
+            for a in range(0, tiles, chunk)
         ]
     )
     return Tiles(frozen(data), frozen(norms), frozen(ranks[order].astype(np.int32)))
@@ -153,8 +149,8 @@ def settle_lanes(data, t, lanes, normal, query, limbs):
     while lanes:
         lane = lowest_lane(lanes)
         lanes &= lanes - _ONE
-        sign = exact_sign(normal, data[t, :, lane], NO_POINT, query.offset, limbs)
-        if sign >= query.least_sign:
+        point = data[t, :, lane]
+        if exact_sign(normal, point, point[:0], query.offset, limbs) >= query.least_sign:
             inside |= _ONE << np.uint64(lane)
     return inside
 

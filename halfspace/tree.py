@@ -14,7 +14,7 @@ matter.
 """
 
 import heapq
-import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -26,6 +26,7 @@ from .predicate import LIMBS
 from .query import ALL, NONE, prepare
 from .ranking import Best, least_useful, offer_tile, scaled_bar, sort_best
 from .tiles import (
+    CHUNK_FLOATS,
     TILE,
     Tiles,
     frozen,
@@ -35,7 +36,7 @@ from .tiles import (
     popcount,
     tile_mask,
     tile_scores,
-    upper_norm,
+    upper_norms,
     used_lanes,
 )
 
@@ -57,118 +58,130 @@ class BoundedTree(NamedTuple):
     levels: np.ndarray  # (levels + 1,) int64, first block of each level, leaves first
 
 
-@part
-def _widen(value, itemsize):
-    """`value` made larger than any rounding of it to float32 or float64 could make it smaller."""
-    if itemsize == 4:
-        return value * (1.0 + 2.0**-22) + 2.0**-140
-    return value * (1.0 + 2.0**-48) + 2.0**-1060
+def _widened(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Return `values` in `dtype`, larger than rounding could have made them smaller."""
+    if dtype.itemsize == 4:
+        return (values * (1.0 + 2.0**-22) + 2.0**-140).astype(dtype)
+    return values * (1.0 + 2.0**-48) + 2.0**-1060
 
 
-@kernel
-def _tile_boxes(tiles, low, high):
-    data, _, ranks = tiles
-    for t in range(data.shape[0]):
-        for j in range(data.shape[1]):
-            least = most = data[t, j, 0]
-            for lane in range(1, min(TILE, ranks.size - t * TILE)):
-                least, most = min(least, data[t, j, lane]), max(most, data[t, j, lane])
-            low[t, j], high[t, j] = least, most
+def _tile_bounds(tiles: Tiles) -> tuple[np.ndarray, np.ndarray]:
+    """Least and greatest coordinates of every tile, (tiles, d) each."""
+    low, high = tiles.data.min(axis=2), tiles.data.max(axis=2)
+    used = tiles.count - (len(low) - 1) * TILE
+    low[-1:] = tiles.data[-1:, :, :used].min(axis=2)
+    high[-1:] = tiles.data[-1:, :, :used].max(axis=2)
+    return low, high
 
 
-@part
-def _radius(data, count, first, last, centre, squares):
-    """Upper bound on the distance from `centre` to the points of tiles first … last - 1."""
-    largest = 0.0
-    for t in range(first, last):
-        squares[:] = 0.0
-        for j in range(centre.size):
-            for lane in range(TILE):
-                step = np.float64(data[t, j, lane]) - np.float64(centre[j])
-                squares[lane] += step * step
-        for lane in range(min(TILE, count - t * TILE)):
-            largest = max(largest, squares[lane])
-    # The last term covers squares that underflow.
-    return math.sqrt(largest) * (1.0 + 1e-10) + 2e-154 * centre.size
+def _tile_radii(tiles: Tiles, centres: np.ndarray) -> np.ndarray:
+    """Distances from the centre of every tile to its furthest point, rounded up."""
+    radii = np.zeros(len(centres))
+    chunk = max(1, CHUNK_FLOATS // (TILE * centres.shape[1]))
+
+    def fill(first: int) -> None:
+        steps = tiles.data[first : first + chunk] - centres[first : first + chunk, :, None]
+        radii[first : first + chunk] = np.square(steps).sum(axis=1).max(axis=1)
+
+    parallel.run([lambda a=a: fill(a) for a in range(0, len(centres), chunk)])
+    # Unused lanes hold zeros and may only widen. The last term covers squares that underflow.
+    return np.sqrt(radii) * (1.0 + 1e-10) + 2e-154 * centres.shape[1]
 
 
-@kernel
-def _bound(tiles, first, last, begin, end, tile_low, tile_high, centres, halves, reaches):
-    """Bounds of nodes begin … end - 1, from the boxes of their tiles and their points."""
-    data, _, ranks = tiles
-    d, itemsize = data.shape[1], centres.itemsize
-    squares, centre, half = np.empty(TILE), np.empty(d, data.dtype), np.empty(d, data.dtype)
-    for v in range(begin, end):
-        if first[v] == last[v]:
-            continue
-        block, lane = v // FANOUT, v % FANOUT
-        for j in range(d):
-            low, high = tile_low[first[v], j], tile_high[first[v], j]
-            for t in range(first[v] + 1, last[v]):
-                low, high = min(low, tile_low[t, j]), max(high, tile_high[t, j])
-            # Halved before they are added: the sum may overflow.
-            centre[j] = 0.5 * low + 0.5 * high
-            c = np.float64(centre[j])
-            half[j] = _widen(max(np.float64(high) - c, c - np.float64(low)), itemsize)
-            centres[block, j, lane], halves[block, j, lane] = centre[j], half[j]
-        radius = _radius(data, ranks.size, first[v], last[v], centre, squares)
-        reaches[block, 0, lane] = _widen(radius, itemsize)
-        reaches[block, 1, lane] = _widen(upper_norm(centre) + upper_norm(half), itemsize)
+def _by_parent(values: np.ndarray, reduce: Callable) -> np.ndarray:
+    """Values of nodes reduced over each 64 siblings."""
+    return reduce(values, np.arange(0, len(values), FANOUT), axis=0)
 
 
-def _lay_out(tiles: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """First and last tile of every node, and the first block of every level."""
-    levels, first, last, span = [0], [], [], 1
-    while tiles and (span == 1 or span < tiles):
-        starts = np.arange(0, tiles, span)
-        blocks = -(-len(starts) // FANOUT)
-        padding = (0, blocks * FANOUT - len(starts))
-        first.append(np.pad(starts, padding))
-        last.append(np.pad(np.minimum(starts + span, tiles), padding))
-        levels.append(levels[-1] + blocks)
-        span *= FANOUT
-    empty = [np.empty(0)]
-    return (
-        np.concatenate(first or empty).astype(np.int32),
-        np.concatenate(last or empty).astype(np.int32),
-        np.array(levels),
+def _as_blocks(values: np.ndarray) -> np.ndarray:
+    """Rows (nodes, c) of one level in blocks (blocks, c, 64), padded with zeros."""
+    nodes, columns = values.shape
+    blocks = -(-nodes // FANOUT)
+    padded = np.zeros((blocks * FANOUT, columns), values.dtype)
+    padded[:nodes] = values
+    return padded.reshape(blocks, FANOUT, columns).transpose(0, 2, 1)
+
+
+class _Level(NamedTuple):
+    """The nodes of one level while the tree is built from the leaves up."""
+
+    first: np.ndarray  # (nodes,) first tile
+    last: np.ndarray  # (nodes,) one past the last
+    low: np.ndarray  # (nodes, d)
+    high: np.ndarray  # (nodes, d)
+    centres: np.ndarray  # (nodes, d) float64, of values in the dtype of the points
+    radii: np.ndarray  # (nodes,)
+    sums: np.ndarray  # (nodes, w)
+
+
+def _centres(low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    # Halved before they are added: the sum may overflow.
+    return (0.5 * low + 0.5 * high).astype(np.float64)
+
+
+def _leaves(tiles: Tiles, weights: np.ndarray) -> _Level:
+    low, high = _tile_bounds(tiles)
+    centres = _centres(low, high)
+    starts = np.arange(len(low))
+    sums = np.add.reduceat(weights, starts * TILE, axis=0)
+    return _Level(starts, starts + 1, low, high, centres, _tile_radii(tiles, centres), sums)
+
+
+def _parents(level: _Level) -> _Level:
+    low, high = (
+        _by_parent(level.low, np.minimum.reduceat),
+        _by_parent(level.high, np.maximum.reduceat),
+    )
+    centres = _centres(low, high)
+    # A parent's ball holds the balls of its children.
+    apart = level.centres - np.repeat(centres, FANOUT, axis=0)[: len(level.centres)]
+    radii = np.sqrt(np.square(apart).sum(axis=1)) * (1.0 + 1e-10) + 2e-154 * low.shape[1]
+    return _Level(
+        level.first[::FANOUT],
+        _by_parent(level.last, np.maximum.reduceat),
+        low,
+        high,
+        centres,
+        _by_parent(radii + level.radii, np.maximum.reduceat),
+        _by_parent(level.sums, np.add.reduceat),
     )
 
 
 def make_tree(tiles: Tiles, weights: np.ndarray) -> BoundedTree:
     """Bound every node of the hierarchy over `tiles`; sum `weights` (n, w), by slot, below it."""
-    count, d, _ = tiles.data.shape
-    first, last, levels = _lay_out(count)
-    sums = np.zeros((len(first), weights.shape[1]))
-    nodes = Nodes(frozen(first), frozen(last), sums)
-    low, high = (np.empty((count, d), tiles.data.dtype) for _ in range(2))
-    bounds = [
-        np.zeros((len(first) // FANOUT, rows, FANOUT), tiles.data.dtype) for rows in (d, d, 2)
-    ]
-    _tile_boxes(tiles, low, high)
-    parallel.run(
-        [
-            lambda a=a, b=b: _bound(tiles, first, last, a, b, low, high, *bounds)
-            for a, b in parallel.parts(len(first), 300.0 * d)
-        ]
+    levels: list[_Level] = []
+    with np.errstate(over="ignore", invalid="ignore"):
+        while tiles.count and (not levels or len(levels[-1].first) > 1):
+            levels.append(_parents(levels[-1]) if levels else _leaves(tiles, weights))
+        # The root alone needs no block of its own unless it is all there is.
+        levels = levels[: max(1, len(levels) - 1)]
+        blocks = [_level_blocks(level, tiles.data.dtype) for level in levels]
+    d, dtype = tiles.data.shape[1], tiles.data.dtype
+    empty = [np.zeros((0, rows, FANOUT), dtype) for rows in (d, d, 2)]
+    centres, halves, reaches = (
+        frozen(np.concatenate([none, *parts])) for none, *parts in zip(empty, *blocks, strict=True)
     )
-    _sum_below(first, last, levels, weights, sums)
-    nodes = nodes._replace(sums=frozen(sums))
-    return BoundedTree(tiles, nodes, *map(frozen, bounds), frozen(levels))
+    starts = np.cumsum([0, *(len(part[0]) for part in blocks)])
+    ends = [_as_blocks(np.stack([level.first, level.last], 1)) for level in levels]
+    ends = np.concatenate([np.zeros((0, 2, FANOUT), np.int64), *ends]).transpose(1, 0, 2)
+    sums = [_as_blocks(level.sums).transpose(0, 2, 1) for level in levels]
+    sums = np.concatenate([np.zeros((0, FANOUT, weights.shape[1])), *sums])
+    nodes = Nodes(
+        *(frozen(end.reshape(-1).astype(np.int32)) for end in ends),
+        frozen(sums.reshape(len(centres) * FANOUT, -1 if sums.size else 0)),
+    )
+    return BoundedTree(tiles, nodes, centres, halves, reaches, frozen(starts))
 
 
-@kernel
-def _sum_below(first, last, levels, weights, sums):
-    n, columns = weights.shape
-    for v in range(levels[min(1, levels.size - 1)] * FANOUT):
-        for slot in range(first[v] * TILE, min(last[v] * TILE, n)):
-            for c in range(columns):
-                sums[v, c] += weights[slot, c]
-    for level in range(1, levels.size - 1):
-        start, below = levels[level] * FANOUT, levels[level - 1] * FANOUT
-        for v in range(below, start):
-            for c in range(columns):
-                sums[start + (v - below) // FANOUT, c] += sums[v, c]
+def _level_blocks(level: _Level, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Centres, half-widths and reaches of a level in blocks."""
+    above = level.high.astype(np.float64) - level.centres
+    below = level.centres - level.low.astype(np.float64)
+    halves = _widened(np.maximum(above, below), dtype)
+    centres = level.centres.astype(dtype)
+    norms = upper_norms(centres) + upper_norms(halves)
+    reaches = _widened(np.stack([level.radii, norms], axis=1), dtype)
+    return _as_blocks(centres), _as_blocks(halves), _as_blocks(reaches)
 
 
 @part(flags=MARGIN_COVERED, inline=True)
@@ -209,10 +222,10 @@ def _children(levels, level, block):
 
 
 @kernel
-def cover_tree(tree, normals, offsets, closed, stop_at_first, indptr, parts, masks, work):
+def cover_tree(tree, normals, offsets, closed, stop_at_first, indptr, parts, masks, counts, work):
     """Cover half-spaces by walking the tree; see `cover.covers` for the arguments."""
     data, norms, count = tree.tiles.data, tree.tiles.norms, tree.tiles.ranks.size
-    last, levels = tree.nodes.last, tree.levels
+    first, last, levels = tree.nodes.first, tree.nodes.last, tree.levels
     centres, halves, reaches = tree.centres, tree.halves, tree.reaches
     d, height, dtype = data.shape[1], levels.size - 1, data.dtype
     narrow, size, limbs = np.empty(d, dtype), np.empty(d, dtype), np.zeros(LIMBS, np.int64)
@@ -241,8 +254,10 @@ def cover_tree(tree, normals, offsets, closed, stop_at_first, indptr, parts, mas
                 inside &= lanes_above(low, offset)
                 straddling = lanes_not_below(high, offset) & used & ~inside
             while inside:
-                parts[at], masks[at] = ~(block * FANOUT + lowest_lane(inside)), _FULL
+                v = block * FANOUT + lowest_lane(inside)
                 inside &= inside - _ONE
+                parts[at], masks[at] = ~v, _FULL
+                counts[q] += min(last[v] * TILE, count) - first[v] * TILE
                 at += 1
             below = _children(levels, level, block)
             while straddling:
@@ -258,6 +273,7 @@ def cover_tree(tree, normals, offsets, closed, stop_at_first, indptr, parts, mas
                 work[q, 2] += tests
                 if mask:
                     parts[at], masks[at] = child, mask
+                    counts[q] += popcount(mask)
                     at += 1
                     if stop_at_first:
                         break

@@ -16,8 +16,8 @@ import halfspace
 
 from . import oracle
 from .datasets import DATASETS
-from .sizes import LARGE, TILE, examples
-from .strategies import DTYPES, queries
+from .sizes import JIT, LARGE, TILE, examples
+from .strategies import DTYPES, queries, rngs
 from .structures import STRUCTURES, each_structure, each_structure_and_dim
 
 DIMS = (1, 2, 3, 8)
@@ -155,7 +155,7 @@ def test_sums_of_any_weights(structure, data):
 def test_structures_agree_on_many_points(dataset, d, data, dtype):
     batch = data.draw(queries(points_of(dataset, d, dtype, n=LARGE)))
     k = data.draw(st.integers(1, 100))
-    truth, *others = large_indexes(dataset, d, dtype)
+    truth, *others = rivals(dataset, d, dtype)
     report, best = truth.report(*batch), truth.top(batch[0], k)
     for index in others:
         assert index.report(*batch).indptr.tolist() == report.indptr.tolist()
@@ -167,20 +167,24 @@ def test_structures_agree_on_many_points(dataset, d, data, dtype):
 
 
 @cache
-def large_indexes(dataset, d, dtype):
+def rivals(dataset, d, dtype):
+    """Scan, then all that have to agree with it."""
     points = points_of(dataset, d, dtype, n=LARGE)
-    builders = [s.build for name, s in STRUCTURES.items() if d in s.dims and name != "Scan"]
-    builders.insert(0, halfspace.Scan)
-    return [build(points, weights=weights_of(len(points))) for build in builders]
+    others = [s.build for name, s in STRUCTURES.items() if d in s.dims and name != "Scan"]
+    return [build(points, weights=weights_of(LARGE)) for build in (halfspace.Scan, *others)]
 
 
 @pytest.mark.parametrize("d", [2, 3])
 @examples(0.2)
-@given(seed=st.integers(0, 2**32 - 1))
-def test_a_tree_touches_fewer_points_than_a_scan(d, seed):
+@given(rng=rngs())
+def test_a_tree_touches_fewer_points_than_a_scan(d, rng):
     points = points_of("gauss", d, np.float32, n=LARGE)
-    normals = np.random.default_rng(seed).standard_normal((8, d))
-    offsets = np.quantile(points @ normals.T, 0.99, axis=0)
-    scan, tree = (build(points) for build in (halfspace.Scan, halfspace.KDTree))
-    touched, scanned = (index.work(normals, offsets).points_touched for index in (tree, scan))
-    assert (touched < scanned / 2).all()
+    normals = rng.standard_normal((16, d))
+    offsets = 2.5 * np.linalg.norm(normals, axis=1)  # cuts off 0.6 % of a normal distribution
+    scanned, touched = (
+        build(points).work(normals, offsets).points_touched
+        for build in (halfspace.Scan, halfspace.KDTree)
+    )
+    assert (touched <= scanned).all()
+    share = 0.3 if JIT else 0.75  # five tiles are hardly a tree
+    assert touched.sum() < share * scanned.sum()

@@ -10,13 +10,14 @@ from hypothesis import strategies as st
 from halfspace.jit import kernel
 from halfspace.predicate import (
     LIMBS,
-    NO_POINT,
     SPLITTABLE,
     compensated,
     exact_sign,
     two_product,
     two_sum,
 )
+
+NO_POINT = np.empty(0)
 
 finite = st.floats(allow_nan=False, allow_infinity=False)
 moderate = st.floats(min_value=2.0**-400, max_value=2.0**400) | st.floats(
