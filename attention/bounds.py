@@ -59,6 +59,7 @@ def value_range(values: np.ndarray) -> ValueRange:
     return ValueRange(values.min(axis=0).astype(float), values.max(axis=0).astype(float))
 
 
+@np.errstate(over="ignore", under="ignore")
 def norms(rows: np.ndarray) -> np.ndarray:
     """Upper bounds on the Euclidean norms of rows (n, d), float64, without over- or underflow."""
     wide = np.asarray(rows, np.float64)

@@ -36,6 +36,7 @@ class Tiles(NamedTuple):
         return len(self.ranks)
 
 
+@np.errstate(over="ignore", under="ignore")
 def upper_norms(rows: np.ndarray) -> np.ndarray:
     """Upper bounds on the norms of rows (n, d), float64; infinite where scores may overflow."""
     wide = rows.astype(np.float64)

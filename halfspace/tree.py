@@ -79,6 +79,7 @@ def _tile_radii(tiles: Tiles, centres: np.ndarray) -> np.ndarray:
     radii = np.zeros(len(centres))
     chunk = max(1, CHUNK_FLOATS // (TILE * centres.shape[1]))
 
+    @np.errstate(over="ignore", under="ignore", invalid="ignore")
     def fill(first: int) -> None:
         steps = tiles.data[first : first + chunk] - centres[first : first + chunk, :, None]
         radii[first : first + chunk] = np.square(steps).sum(axis=1).max(axis=1)
@@ -150,7 +151,7 @@ def _parents(level: _Level) -> _Level:
 def make_tree(tiles: Tiles, weights: np.ndarray) -> BoundedTree:
     """Bound every node of the hierarchy over `tiles`; sum `weights` (n, w), by slot, below it."""
     levels: list[_Level] = []
-    with np.errstate(over="ignore", invalid="ignore"):
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
         while tiles.count and (not levels or len(levels[-1].first) > 1):
             levels.append(_parents(levels[-1]) if levels else _leaves(tiles, weights))
         # The root alone needs no block of its own unless it is all there is.
