@@ -19,7 +19,7 @@ from halfspace.tiles import frozen
 
 from . import bounds, selection
 from .attended import Attended, cast_with_bound
-from .inputs import check_relu, check_scale, rounding_unit
+from .inputs import check_lengths, check_relu, check_scale, rounding_unit
 from .reading import Candidates, Cut, Head, Readings, make_readings, relu_rows, softmax_rows
 from .rules import Error, Mass, Rule, Threshold, TopR
 
@@ -101,7 +101,7 @@ class Decoder:
         query: ArrayLike,
         rule: Rule,
         *,
-        lengths: np.ndarray | None = None,
+        lengths: ArrayLike | None = None,
         dtype: DTypeLike = np.float64,
     ) -> Attended:
         """Softmax attention of each query over the keys that `rule` has it read.
@@ -154,7 +154,7 @@ class Decoder:
         *,
         threshold: float,
         power: int = 1,
-        lengths: np.ndarray | None = None,
+        lengths: ArrayLike | None = None,
         dtype: DTypeLike = np.float64,
     ) -> Attended:
         """ReLU attention: weights max(0, scale <q, k> - threshold)^power, exact up to rounding.
@@ -216,13 +216,13 @@ class Decoder:
             raise ValueError(f"query: expected scores below {LARGEST_SCORE}, got up to {largest}")
         return queries, norms
 
-    def _visible(self, m: int, lengths: np.ndarray | None) -> np.ndarray:
+    def _visible(self, m: int, lengths: ArrayLike | None) -> np.ndarray:
         """Keys each query sees: the first so many slots."""
         if lengths is None:
             return np.full(m, len(self))
         if len(self.index.nodes.first):
             raise ValueError('lengths: expected an index of structure "scan", got a tree')
-        return lengths
+        return check_lengths(lengths, m, len(self))
 
     def _cut(self, rule: Rule, visible: np.ndarray, errors: np.ndarray, unit: float) -> Cut:
         m = len(visible)
@@ -261,6 +261,8 @@ class Decoder:
         if not len(self.index.nodes.first):
             nanoseconds = KEY_NANOSECONDS * len(self)
             return [(a, b, _every_key()) for a, b in parallel.parts(len(queries), nanoseconds)]
+        if not len(queries):
+            return []
         floors = self._floors(queries, cut)
         return self._covered(queries, floors / self.scale, floors + 1e-12 * (1.0 + np.abs(floors)))
 

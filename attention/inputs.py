@@ -44,6 +44,19 @@ def check_relu(threshold: float, power: int) -> tuple[float, int]:
     return level, exponent
 
 
+def check_lengths(lengths: ArrayLike, m: int, n: int) -> np.ndarray:
+    """Check how many of n keys each of m queries sees; int64 (m,)."""
+    array = np.asarray(lengths)
+    if array.dtype.kind not in "iu" or array.shape != (m,):
+        raise ValueError(
+            f"lengths: expected integers of shape ({m},), got {array.dtype} {array.shape}"
+        )
+    outside = np.flatnonzero((array < 0) | (array > n))
+    if outside.size:
+        raise ValueError(f"lengths: expected 0 … {n}, got {array[outside[0]]} in row {outside[0]}")
+    return array.astype(np.int64)
+
+
 def _check_real(value: float, name: str) -> float:
     try:
         return float(value)

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from numba import config
 
 import halfspace
 
@@ -169,7 +168,7 @@ def crowded(data, dataset, d):
 
 @pytest.mark.parametrize("dataset", ["gauss", "integer_grid"])
 @each_structure_and_dim(3, 8)
-@examples(0.03)
+@examples(0.02)
 @given(data=st.data())
 def test_one_query_or_many(structure, d, dataset, data):
     points, normals, offsets = crowded(data, dataset, d)
@@ -184,22 +183,23 @@ def test_one_query_or_many(structure, d, dataset, data):
 
 @pytest.mark.parametrize("dataset", ["gauss", "integer_grid"])
 @each_structure_and_dim(3, 8)
-@examples(0.03)
+@examples(0.02)
 @given(data=st.data())
 def test_threads_do_not_change_the_answer(structure, d, dataset, data):
     points, *batch = crowded(data, dataset, d)
     with threads(1):
         index = structure.build(points)
         alone = asked(index, *batch)
-    with threads(config.NUMBA_NUM_THREADS):
+    with threads(4):
         assert_same(asked(index, *batch), alone)
         assert_same(answers(structure, points, *batch), alone)
 
 
 @contextmanager
 def threads(k):
+    before = halfspace.get_threads()
     halfspace.set_threads(k)
     try:
         yield
     finally:
-        halfspace.set_threads(config.NUMBA_NUM_THREADS)
+        halfspace.set_threads(before)
