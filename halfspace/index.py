@@ -363,6 +363,8 @@ class Index(ABC):
                     for a, b in parallel.parts(len(rows), self._query_nanoseconds() + 100.0 * k)
                 ]
             )
+            # The order is exact, each score rounded: a later one must not seem larger.
+            np.minimum.accumulate(scores, axis=1, out=scores)
         ids = self.structure.tiles.ranks[slots].astype(np.int64)
         if self._own_ids:
             ids = self._ids[ids]
