@@ -1,5 +1,6 @@
 """Attended: an attention output with its certificate; merge joins those of disjoint keys."""
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -49,6 +50,13 @@ class Attended(_Fields):
         self.lse_bound = np.full(np.shape(lse), np.inf) if lse_bound is None else lse_bound
         return self
 
+    def _replace(self, **fields: np.ndarray) -> "Attended":
+        return Attended(**(self._asdict() | {"lse_bound": self.lse_bound} | fields))
+
+    @classmethod
+    def _make(cls, fields: Iterable[np.ndarray]) -> "Attended":
+        return cls(*fields)
+
 
 def cast_with_bound(output: np.ndarray, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
     """`output` (..., c) in `dtype`, and the largest rounding error of a row, float64 (...)."""
@@ -61,8 +69,12 @@ def _ends(part: Attended) -> tuple[np.ndarray, np.ndarray]:
     """Least and greatest value the exact lse can have."""
     unknown = np.isinf(part.lse_bound)
     with np.errstate(invalid="ignore"):
-        low = np.where(unknown, -np.inf, part.lse - part.lse_bound)
-        high = np.where(unknown, np.inf, part.lse + part.lse_bound)
+        # Widened by what these sums round.
+        slack = 2.0**-52 * (np.abs(part.lse) + part.lse_bound)
+        low = np.where(unknown, -np.inf, part.lse - part.lse_bound - slack)
+        high = np.where(unknown, np.inf, part.lse + part.lse_bound + slack)
+        nothing = np.isneginf(part.lse) & ~unknown
+    low, high = np.where(nothing, -np.inf, low), np.where(nothing, -np.inf, high)
     return low, high
 
 
@@ -71,6 +83,11 @@ def _share(mine: np.ndarray, other: np.ndarray, otherwise: float) -> np.ndarray:
     with np.errstate(invalid="ignore"):
         share = expit(mine - other)
     return np.where(np.isnan(share), otherwise, share)
+
+
+def _weighted(share: np.ndarray, bound: np.ndarray) -> np.ndarray:
+    """Share * bound, with nothing of an infinite bound where the share is zero."""
+    return np.multiply(share, bound, out=np.zeros_like(bound), where=share > 0.0)
 
 
 def merge(a: Attended, b: Attended) -> Attended:
@@ -125,7 +142,8 @@ def merge(a: Attended, b: Attended) -> Attended:
     apart = np.abs(left - right).max(axis=-1, initial=0.0)
     size = (np.abs(left) + np.abs(right)).max(axis=-1, initial=0.0)
     parts = np.maximum(
-        least * a.bound + (1.0 - least) * b.bound, most * a.bound + (1.0 - most) * b.bound
+        _weighted(least, a.bound) + _weighted(1.0 - least, b.bound),
+        _weighted(most, a.bound) + _weighted(1.0 - most, b.bound),
     )
     output, rounding = cast_with_bound(output, np.result_type(a.output, b.output))
     drift = np.maximum(most - share, share - least) * apart

@@ -81,19 +81,31 @@ def score_error(query_norms: np.ndarray, key_norm: float, scale: float, d: int) 
     return scale * (gamma(d + 4) * query_norms * key_norm + d * 2.0**-1070)
 
 
-def weight_drift(mass: np.ndarray, errors: np.ndarray) -> np.ndarray:
+def weight_drift(mass: np.ndarray, errors: np.ndarray, read: np.ndarray) -> np.ndarray:
     """Bound D on the sum of |w' - w| of softmax weights whose scores are off by `errors`.
+
+    Summing the mass of `read` keys rounds, too.
 
     A score difference s - top, |s - top| < 746 where its weight is not zero, rounds once more.
     """
-    return mass * (np.expm1(np.minimum(errors + 746.0 * UNIT, 700.0)) + EXP_ERROR)
+    moved = np.expm1(np.minimum(errors + 746.0 * UNIT, 700.0)) + EXP_ERROR
+    return mass * (moved + gamma(read + 4))
 
 
 def missed_share(mass: np.ndarray, missed: np.ndarray, drift: np.ndarray) -> np.ndarray:
-    """Upper bound on tau = M / (K + M); 1 where nothing certain was read."""
-    certain = np.maximum(mass * (1.0 - 1e-12) - drift, 0.0)
+    """Upper bound on tau = M / (K + M); 1 where nothing certain was read.
+
+    `drift` includes the rounding of `mass` itself.
+    """
+    certain = np.maximum(mass - drift, 0.0)
     total = certain + missed
     return np.divide(missed, total, out=np.ones_like(total), where=(total > 0) & (certain > 0))
+
+
+def rounding_bound(drift_share: np.ndarray, read: np.ndarray, values: ValueRange) -> np.ndarray:
+    """(2) and summation: how far the computed mean can be from that of the exact weights."""
+    summed = 2.0 * gamma(read + 4) * values.size + (read + 4) * 2.0**-1074
+    return np.minimum(drift_share, 1.0) * values.width + summed
 
 
 def output_bound(
@@ -111,9 +123,10 @@ def output_bound(
     share : ndarray, shape (m,)
         Bound on tau.
     drift_share : ndarray, shape (m,)
-        D / K'.
+        D / K'. Where it reaches 1, rounding may outweigh all that was read: the exact row is any
+        mean of values, or, if no weight is certain, the empty row's zero.
     read : ndarray, shape (m,)
-        Number of keys read.
+        Number of keys read; where 0, the output is zero.
     values : ValueRange
 
     Returns
@@ -121,13 +134,20 @@ def output_bound(
     ndarray of float64, shape (m,)
     """
     reach = np.maximum(values.high - output, output - values.low).max(axis=1, initial=0.0)
+    largest = np.maximum(reach, np.abs(output).max(axis=1, initial=0.0))
     rounding = rounding_bound(drift_share, read, values)
-    return (share * (reach + rounding) + rounding) * (1.0 + 1e-12)
+    bound = np.where(drift_share < 1.0, share * (reach + rounding) + rounding, largest)
+    return bound * (1.0 + 1e-12) + 2.0**-1074
 
 
-def rounding_bound(drift_share: np.ndarray, read: np.ndarray, values: ValueRange) -> np.ndarray:
-    """(2) and summation: how far the computed mean can be from that of the exact weights."""
-    return np.minimum(drift_share, 1.0) * values.width + 2.0 * gamma(read + 4) * values.size
+def lse_bound(
+    top: np.ndarray, mass: np.ndarray, share: np.ndarray, drift_share: np.ndarray
+) -> np.ndarray:
+    """Bound on the error of top + log(mass): what was missed, drift, and rounding."""
+    with np.errstate(divide="ignore"):
+        moved = -np.log1p(-share) - np.log1p(-np.minimum(drift_share, 1.0))
+        rounding = 1.0 + np.abs(top) + np.abs(np.log(mass))
+    return moved * (1.0 + 1e-12) + 8.0 * UNIT * rounding
 
 
 def general(missed: float, total: float, value_max: float) -> float:

@@ -15,13 +15,21 @@ from numpy.typing import ArrayLike, DTypeLike
 import halfspace
 from halfspace import parallel
 from halfspace.inputs import as_points
-from halfspace.tiles import frozen
+from halfspace.tiles import arrays_of, frozen
 
 from . import bounds, selection
 from .attended import Attended, cast_with_bound
-from .inputs import check_lengths, check_relu, check_scale, rounding_unit
+from .inputs import (
+    check_lengths,
+    check_output_dtype,
+    check_relu,
+    check_rule,
+    check_scale,
+    check_values,
+    rounding_unit,
+)
 from .reading import Candidates, Cut, Head, Readings, make_readings, relu_rows, softmax_rows
-from .rules import Error, Mass, Rule, Threshold, TopR
+from .rules import Mass, Rule, Threshold, TopR
 
 KEY_NANOSECONDS = 2.0
 """Rough cost of looking at one key, to decide whether threads pay."""
@@ -84,6 +92,7 @@ class Decoder:
                 f"value: expected as many rows as key has, {len(keys)}, got {len(values)}"
             )
         self.scale = check_scale(scale, keys.shape[1])
+        check_values(values)
         self.index = halfspace.build(keys, structure)
         tiles, nodes = self.index.structure.tiles, self.index.nodes
         order = tiles.ranks
@@ -95,6 +104,12 @@ class Decoder:
 
     def __len__(self) -> int:
         return len(self.index)
+
+    def __setstate__(self, state: dict) -> None:
+        self.__dict__.update(state)
+        # A pickle forgets that arrays were read-only, and kernels are compiled for that.
+        for array in arrays_of(self._head):
+            frozen(array)
 
     def softmax(
         self,
@@ -126,27 +141,19 @@ class Decoder:
         TypeError, ValueError
             Not a rule; queries of the wrong shape or not finite; scores beyond float64.
         """
+        check_rule(rule)
+        dtype = check_output_dtype(dtype)
         queries, norms = self._queries(query)
         m = len(queries)
         visible = self._visible(m, lengths)
         errors = bounds.score_error(norms, self._key_norm, self.scale, self.index.dim)
         cut = self._cut(rule, visible, errors, rounding_unit(dtype))
         readings = make_readings(m, self._head.values.shape[1])
-        tasks = [
-            lambda a=a, b=b, c=c: softmax_rows(
-                self._head,
-                c,
-                queries[a:b],
-                visible[a:b],
-                Cut(*(field[a:b] for field in cut)),
-                self.scale,
-                Readings(*(field[a:b] for field in readings)),
-            )
-            for a, b, c in self._pieces(queries, cut)
-        ]
-        parallel.run(tasks)
-        drift = bounds.weight_drift(readings.mass, errors)
-        return self._attended(readings._replace(drift=drift), visible > 0, np.dtype(dtype))
+        self._read(self._pieces(queries, cut), queries, visible, cut, readings)
+        if len(self.index.nodes.first):
+            self._read_short(queries, visible, cut, readings)
+        drift = bounds.weight_drift(readings.mass, errors, readings.reported)
+        return self._attended(readings._replace(drift=drift), dtype)
 
     def relu(
         self,
@@ -173,15 +180,20 @@ class Decoder:
         Returns
         -------
         Attended
-            `output` (m, value_dim); zero, with ``lse = -inf``, where no key is active.
+            `output` (m, value_dim); zero, with ``lse = -inf``, where no key is active. `reported`
+            counts active keys up to the rounding of scores; the bound covers those in doubt.
         """
-        queries, norms = self._queries(query)
         threshold, power = check_relu(threshold, power)
+        dtype = check_output_dtype(dtype)
+        queries, norms = self._queries(query)
         visible = self._visible(len(queries), lengths)
         errors = bounds.score_error(norms, self._key_norm, self.scale, self.index.dim)
         errors += bounds.UNIT * 4.0 * (abs(threshold) + norms * self._key_norm * self.scale)
-        offsets = (threshold - errors) / self.scale
-        offsets -= 4.0 * bounds.UNIT * np.abs(offsets)
+        with np.errstate(over="ignore"):
+            offsets = (threshold - errors) / self.scale
+        offsets = np.where(
+            np.isfinite(offsets), offsets - 4.0 * bounds.UNIT * np.abs(offsets), offsets
+        )
         readings = make_readings(len(queries), self._head.values.shape[1])
         parallel.run(
             [
@@ -196,10 +208,11 @@ class Decoder:
                     errors[a:b],
                     Readings(*(field[a:b] for field in readings)),
                 )
-                for a, b, c in self._covered(queries, offsets, offsets)
+                for a, b, c in self._covered(queries, offsets)
             ]
         )
-        return self._attended(readings, readings.drift > 0.0, np.dtype(dtype))
+        summed = bounds.gamma(readings.reported + 4) * readings.mass
+        return self._attended(readings._replace(drift=readings.drift + summed), dtype)
 
     def _queries(self, query: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
         """Checked queries in float64, and their norms."""
@@ -230,73 +243,107 @@ class Decoder:
         if isinstance(rule, TopR):
             kind = selection.TOP_R
             parameters = np.array([rule.count(int(n)) for n in visible], np.float64)
-        elif isinstance(rule, Threshold) and math.isfinite(rule.b):
-            kind, parameters = selection.THRESHOLD, np.zeros(m)
-            offsets = np.full(m, rule.b / self.scale)
         elif isinstance(rule, Threshold):
-            kind = selection.TOP_R
-            parameters = visible.astype(np.float64) if rule.b < 0.0 else np.zeros(m)
+            offset = rule.b / self.scale
+            kind, parameters = selection.THRESHOLD, np.zeros(m)
+            if math.isfinite(offset):
+                offsets = np.full(m, offset)
+            else:
+                kind = selection.TOP_R
+                parameters = visible.astype(np.float64) if offset < 0.0 else np.zeros(m)
         elif isinstance(rule, Mass):
             kind, parameters = selection.SHARE, np.full(m, 1.0 - rule.p)
-        elif isinstance(rule, Error):
+        else:
             kind = selection.SHARE
             parameters = self._allowed_shares(rule.eps, visible, errors, unit)
-        else:
-            raise TypeError(f"rule: expected TopR, Threshold, Mass or Error, got {rule!r}")
-        return Cut(np.full(m, kind), parameters, offsets, errors)
+        return Cut(kind, parameters, offsets, errors)
 
     def _allowed_shares(
         self, eps: float, visible: np.ndarray, errors: np.ndarray, unit: float
     ) -> np.ndarray:
         """Shares of the mass that may be missed for the certificate to stay within eps."""
-        drift_share = bounds.weight_drift(np.ones(len(visible)), errors)
+        drift_share = bounds.weight_drift(np.ones(len(visible)), errors, visible)
         rounding = bounds.rounding_bound(drift_share, visible, self._values)
-        # Twice: once as it stands, once for what it adds to the missed share.
-        left = eps * (1.0 - 1e-9) - 2.0 * (rounding + unit * self._values.size)
-        width = self._values.width
-        return np.clip(left / width, 0.0, 1.0) if width else np.ones(len(visible))
+        left = eps * (1.0 - 1e-9) - rounding - unit * self._values.size
+        width = self._values.width + rounding
+        return np.clip(np.divide(left, width, out=np.ones_like(left), where=width > 0.0), 0.0, 1.0)
+
+    def _read(
+        self,
+        pieces: list[tuple[int, int, Candidates]],
+        queries: np.ndarray,
+        visible: np.ndarray,
+        cut: Cut,
+        readings: Readings,
+    ) -> None:
+        """Read for ranges of queries, side by side."""
+        parallel.run(
+            [
+                lambda a=a, b=b, c=c: softmax_rows(
+                    self._head,
+                    c,
+                    queries[a:b],
+                    visible[a:b],
+                    Cut(cut.kind, *(field[a:b] for field in cut[1:])),
+                    self.scale,
+                    Readings(*(field[a:b] for field in readings)),
+                )
+                for a, b, c in pieces
+            ]
+        )
+
+    def _read_short(
+        self, queries: np.ndarray, visible: np.ndarray, cut: Cut, readings: Readings
+    ) -> None:
+        """Read again, from all keys, where the candidates of a tree were too few for the share."""
+        if cut.kind != selection.SHARE:
+            return
+        total = readings.mass + readings.missed
+        rows = np.flatnonzero(~(readings.missed <= cut.parameters * total * (1.0 + 1e-9)))
+        if rows.size:
+            again = make_readings(len(rows), readings.output.shape[1])
+            some = Cut(cut.kind, *(field[rows] for field in cut[1:]))
+            every = [(0, len(rows), _every_key())]
+            self._read(every, frozen(queries[rows]), visible[rows], some, again)
+            for field, new in zip(readings, again, strict=True):
+                field[rows] = new
 
     def _pieces(self, queries: np.ndarray, cut: Cut) -> list[tuple[int, int, Candidates]]:
         """Ranges of queries with their candidates, for softmax."""
         if not len(self.index.nodes.first):
             nanoseconds = KEY_NANOSECONDS * len(self)
             return [(a, b, _every_key()) for a, b in parallel.parts(len(queries), nanoseconds)]
-        if not len(queries):
-            return []
-        floors = self._floors(queries, cut)
-        return self._covered(queries, floors / self.scale, floors + 1e-12 * (1.0 + np.abs(floors)))
+        return self._covered(queries, self._least_offsets(queries, cut)) if len(queries) else []
 
     def _covered(
-        self, queries: np.ndarray, offsets: np.ndarray, floors: np.ndarray
+        self, queries: np.ndarray, offsets: np.ndarray
     ) -> list[tuple[int, int, Candidates]]:
         """Ranges of queries, with the keys of <q, k> >= offset as candidates."""
+        # Scores of all other keys, rounded up.
+        floors = offsets * self.scale
+        floors = np.where(np.isfinite(floors), floors + 4.0 * bounds.UNIT * np.abs(floors), floors)
         pieces, first = [], 0
         for block in self.index.cover(queries, offsets):
             last = first + len(block)
-            pieces.append(
-                (
-                    first,
-                    last,
-                    Candidates(block.indptr, block.parts, block.masks, floors[first:last]),
-                )
-            )
+            found = Candidates(block.indptr, block.parts, block.masks, floors[first:last])
+            pieces.append((first, last, found))
             first = last
         return pieces
 
-    def _floors(self, queries: np.ndarray, cut: Cut) -> np.ndarray:
-        """Scores below which a query need not look for its cut and its certificate."""
-        best = self.index.top(queries, 1).scores[:, 0] * self.scale - cut.errors
+    def _least_offsets(self, queries: np.ndarray, cut: Cut) -> np.ndarray:
+        """Offsets below which a query need not look for its cut and its certificate."""
+        best = self.index.top(queries, 1).scores[:, 0] * self.scale
+        best -= cut.errors + 16.0 * bounds.UNIT * np.abs(best)
         n = len(self)
-        if cut.kinds[0] == selection.TOP_R:
-            return np.minimum(self._rank_floors(queries, cut.parameters), best - 1.0)
-        share = CERTAIN_SHARE
-        if cut.kinds[0] == selection.SHARE:
+        if cut.kind == selection.TOP_R:
+            floors = np.minimum(self._rank_floors(queries, cut.parameters), best - 1.0)
+            return floors / self.scale
+        share = np.full(len(queries), CERTAIN_SHARE)
+        if cut.kind == selection.SHARE:
             share = UNSEEN_SHARE * cut.parameters
         with np.errstate(divide="ignore"):
-            floors = best - np.maximum(np.log(n / share), 1.0)
-        if cut.kinds[0] == selection.THRESHOLD:
-            floors = np.minimum(floors, cut.offsets * self.scale * (1.0 - 1e-15))
-        return floors
+            offsets = (best - np.maximum(np.log(n / share), 1.0)) / self.scale
+        return np.minimum(offsets, cut.offsets) if cut.kind == selection.THRESHOLD else offsets
 
     def _rank_floors(self, queries: np.ndarray, ranks: np.ndarray) -> np.ndarray:
         """Scores that at least `ranks` keys reach: guessed from a sample, then counted."""
@@ -317,22 +364,20 @@ class Decoder:
             places[open_rows] *= 2.0
         return floors
 
-    def _attended(self, readings: Readings, uncertain: np.ndarray, dtype: np.dtype) -> Attended:
-        """Certify what was read; `uncertain` rows had keys to read, even if none was."""
+    def _attended(self, readings: Readings, dtype: np.dtype) -> Attended:
+        """Certify what was read."""
         mass, drift, read = readings.mass, readings.drift, readings.reported
-        nothing = read == 0
         drift_share = np.divide(drift, mass, out=np.ones_like(mass), where=mass > drift)
         share = bounds.missed_share(mass, readings.missed, drift)
         bound = bounds.output_bound(readings.output, share, drift_share, read, self._values)
-        # Where rounding may outweigh all that was read, the exact row may even be the empty one.
-        bound[mass <= drift] = 2.0 * self._values.size
-        bound[nothing] = np.where(uncertain, self._values.size, 0.0)[nothing]
+        lse_bound = bounds.lse_bound(readings.top, mass, share, drift_share)
+        # Nothing was read: zero is exact only if there was nothing that may have weight.
+        nothing = read == 0
+        bound[nothing] = np.where(readings.looked > 0, self._values.size, 0.0)[nothing]
+        lse_bound[nothing] = np.where(readings.looked > 0, np.inf, 0.0)[nothing]
         output, rounding = cast_with_bound(readings.output, dtype)
         with np.errstate(divide="ignore"):
             lse = readings.top + np.log(mass)
-            lse_bound = -np.log1p(-share) - np.log1p(-np.minimum(drift_share, 1.0))
-        lse_bound += 8.0 * bounds.UNIT * (1.0 + np.abs(readings.top) + np.abs(np.log1p(mass)))
-        lse_bound[nothing] = np.where(uncertain, np.inf, 0.0)[nothing]
         return Attended(output, lse, bound + rounding, read, lse_bound)
 
 

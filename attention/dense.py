@@ -24,7 +24,7 @@ def visible(length: int, n: int, causal: str | None) -> np.ndarray:
     """
     if causal is None:
         return np.full(length, n, np.int64)
-    if causal not in ("upper_left", "lower_right"):
+    if not isinstance(causal, str) or causal not in ("upper_left", "lower_right"):
         raise ValueError(f'causal: expected None, "upper_left" or "lower_right", got {causal!r}')
     shift = n - length if causal == "lower_right" else 0
     return np.clip(np.arange(1, length + 1) + shift, 0, n)

@@ -13,7 +13,7 @@ from halfspace.planner import choose
 from .attended import Attended
 from .decode import Decoder
 from .dense import visible
-from .inputs import as_heads, check_heads, output_dtype
+from .inputs import as_heads, check_heads, check_relu, check_rule, output_dtype
 from .rules import Error, Rule
 
 TREE_QUERIES = 64
@@ -73,6 +73,7 @@ def softmax_attention(
     ((2, 3, 16), True)
     """
     rule = Error() if rule is None else rule
+    check_rule(rule)
 
     def attend(decoder: Decoder, rows: np.ndarray, lengths: np.ndarray | None, dtype: np.dtype):
         return decoder.softmax(rows, rule, lengths=lengths, dtype=dtype)
@@ -121,6 +122,7 @@ def relu_attention(
     >>> got.output.tolist(), got.reported.tolist()
     ([[5.0]], [1])
     """
+    check_relu(threshold, power)
 
     def attend(decoder: Decoder, rows: np.ndarray, lengths: np.ndarray | None, dtype: np.dtype):
         return decoder.relu(rows, threshold=threshold, power=power, lengths=lengths, dtype=dtype)
@@ -145,25 +147,24 @@ def _attend(
     query, key, value = np.asarray(query), np.asarray(key), np.asarray(value)
     check_heads(query, key, value)
     dtype = output_dtype(query, key, value)
-    (length, _), (n, d) = query.shape[-2:], key.shape[-2:]
+    (length, d), n = query.shape[-2:], key.shape[-2]
     keys, values = as_heads(key), as_heads(value)
-    groups = as_heads(query).reshape(len(keys), -1, query.shape[-1])
-    lengths = visible(length, n, causal)
-    lengths = None if causal is None else np.tile(lengths, groups.shape[1] // max(length, 1))
-    structure = _structure(n, d, groups.shape[1], causal)
-    parts = [
-        attend(Decoder(k, v, scale=scale, structure=structure), rows, lengths, dtype)
-        for rows, k, v in zip(groups, keys, values, strict=True)
-    ]
-    rows_shape = query.shape[:-1]
-
-    def joined(name: str, shape: tuple[int, ...]) -> np.ndarray:
-        return np.stack([getattr(part, name) for part in parts]).reshape(shape)
-
+    heads = as_heads(query)
+    group = len(heads) // max(len(keys), 1)
+    groups = heads.reshape(len(keys), group * length, d)
+    lengths = None if causal is None else np.tile(visible(length, n, causal), group)
+    structure = _structure(n, d, group * length, causal)
+    shape = (len(keys), group * length)
+    outputs = np.zeros((*shape, value.shape[-1]), dtype)
+    lse, bound, lse_bound = np.full(shape, -np.inf), np.zeros(shape), np.zeros(shape)
+    reported = np.zeros(shape, np.int64)
+    for h in range(len(keys)):
+        decoder = Decoder(keys[h], values[h], scale=scale, structure=structure)
+        got = attend(decoder, groups[h], lengths, dtype)
+        outputs[h], lse[h], bound[h], reported[h] = got
+        lse_bound[h] = got.lse_bound
+    rows = query.shape[:-1]
     return Attended(
-        joined("output", (*rows_shape, value.shape[-1])),
-        joined("lse", rows_shape),
-        joined("bound", rows_shape),
-        joined("reported", rows_shape),
-        joined("lse_bound", rows_shape),
+        outputs.reshape(*rows, value.shape[-1]),
+        *(field.reshape(rows) for field in (lse, bound, reported, lse_bound)),
     )

@@ -1,10 +1,19 @@
 """Input checks of attention: one clear exception, before any work."""
 
 import math
+import numbers
 import operator
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
+
+from .rules import Rule
+
+LARGEST_VALUE = 1e300
+"""Beyond this, sums of values could overflow."""
+
+LARGEST_POWER = 64
+"""Of ReLU."""
 
 
 def rounding_unit(dtype: DTypeLike) -> float:
@@ -39,8 +48,8 @@ def check_relu(threshold: float, power: int) -> tuple[float, int]:
         exponent = operator.index(power)
     except TypeError:
         raise TypeError(f"power: expected an integer, got {type(power).__name__}") from None
-    if exponent < 1:
-        raise ValueError(f"power: expected at least 1, got {exponent}")
+    if isinstance(power, bool) or not 1 <= exponent <= LARGEST_POWER:
+        raise ValueError(f"power: expected 1 … {LARGEST_POWER}, got {power}")
     return level, exponent
 
 
@@ -57,11 +66,34 @@ def check_lengths(lengths: ArrayLike, m: int, n: int) -> np.ndarray:
     return array.astype(np.int64)
 
 
+def check_rule(rule: object) -> None:
+    """Check that `rule` is one."""
+    if not isinstance(rule, Rule):
+        raise TypeError(f"rule: expected TopR, Threshold, Mass or Error, got {rule!r}")
+
+
+def check_values(values: np.ndarray) -> None:
+    """Check that weighted sums of `values` stay within float64."""
+    largest = float(np.abs(values).max(initial=0.0))
+    if largest > LARGEST_VALUE:
+        raise ValueError(f"value: expected magnitudes up to {LARGEST_VALUE}, got {largest}")
+
+
+def check_output_dtype(dtype: DTypeLike) -> np.dtype:
+    """Check a float dtype of at most 64 bits."""
+    wanted = np.dtype(dtype)
+    if wanted.name != "bfloat16" and (wanted.kind != "f" or wanted.itemsize > 8):
+        raise TypeError(f"dtype: expected a float of at most 64 bits, got {wanted}")
+    return wanted
+
+
 def _check_real(value: float, name: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name}: expected a number, got {value!r}")
     try:
         return float(value)
-    except (TypeError, ValueError):
-        raise TypeError(f"{name}: expected a number, got {value!r}") from None
+    except OverflowError:
+        raise ValueError(f"{name}: expected a number that float64 holds, got {value}") from None
 
 
 def check_heads(query: np.ndarray, key: np.ndarray, value: np.ndarray) -> None:
@@ -80,6 +112,9 @@ def check_heads(query: np.ndarray, key: np.ndarray, value: np.ndarray) -> None:
         raise ValueError(
             f"value: expected shape {key.shape[:-1]} + (value_dim,) as of key, got {value.shape}"
         )
+    for array, name in ((key, "key"), (value, "value")):
+        if array.shape[-1] == 0:
+            raise ValueError(f"{name}: expected shape (..., d) with d >= 1, got {array.shape}")
     if query.shape[-1] != key.shape[-1]:
         raise ValueError(
             f"query: expected head_dim {key.shape[-1]} as of key, got {query.shape[-1]}"
@@ -88,7 +123,7 @@ def check_heads(query: np.ndarray, key: np.ndarray, value: np.ndarray) -> None:
         raise ValueError(
             f"query: expected batch shape {key.shape[:-3]} as of key, got {query.shape[:-3]}"
         )
-    if query.ndim > 2 and (key.shape[-3] == 0 or query.shape[-3] % key.shape[-3]):
+    if query.ndim > 2 and query.shape[-3] % max(key.shape[-3], 1):
         raise ValueError(
             f"query: expected a multiple of key's {key.shape[-3]} heads, got {query.shape[-3]}"
         )
@@ -97,4 +132,4 @@ def check_heads(query: np.ndarray, key: np.ndarray, value: np.ndarray) -> None:
 def as_heads(array: ArrayLike) -> np.ndarray:
     """`array` with its leading axes, batch and heads, made one: (heads, length, dim)."""
     array = np.asarray(array)
-    return array.reshape(-1, *array.shape[-2:]) if array.ndim > 2 else array[None]
+    return array.reshape(math.prod(array.shape[:-2]), *array.shape[-2:])

@@ -68,23 +68,24 @@ class Candidates(NamedTuple):
 
 
 class Cut(NamedTuple):
-    """What each query reads of its candidates; kinds as in `selection`."""
+    """What queries read of their candidates; kinds as in `selection`."""
 
-    kinds: np.ndarray  # (m,) int64
+    kind: int
     parameters: np.ndarray  # (m,) float64
     offsets: np.ndarray  # (m,) float64, for THRESHOLD: keys with <q, k> >= offset
     errors: np.ndarray  # (m,) float64, bound on the rounding error of a float64 score
 
 
 class Readings(NamedTuple):
-    """What was read for each query. Masses are in units of exp(top); for ReLU top is 0."""
+    """What was read for each query. Masses are in units of exp(top)."""
 
     output: np.ndarray  # (m, value_dim) float64, weighted mean of the values read
-    top: np.ndarray  # (m,) largest score read, -inf if none
+    top: np.ndarray  # (m,) logarithm of the largest weight read, -inf if none
     mass: np.ndarray  # (m,) sum of the weights read
     missed: np.ndarray  # (m,) upper bound on the mass not read
     drift: np.ndarray  # (m,) upper bound on the sum of |weight - exact weight|
-    reported: np.ndarray  # (m,) int64
+    reported: np.ndarray  # (m,) int64, keys read
+    looked: np.ndarray  # (m,) int64, keys that may have weight
 
 
 def make_readings(m: int, value_dim: int) -> Readings:
@@ -95,6 +96,7 @@ def make_readings(m: int, value_dim: int) -> Readings:
         np.zeros(m),
         np.zeros(m),
         np.zeros(m),
+        np.zeros(m, np.int64),
         np.zeros(m, np.int64),
     )
 
@@ -221,8 +223,8 @@ def softmax_rows(head, candidates, queries, lengths, cut, scale, readings):
     data, norms, _ = head.tiles
     keys, values, first, last = head.keys, head.values, head.first, head.last
     indptr, parts, masks, floors = candidates
-    kinds, parameters, offsets, errors = cut
-    outputs, tops, masses, missing, _, reported = readings
+    kind, parameters, offsets, errors = cut
+    outputs, tops, masses, missing, _, reported, looked = readings
     room = data.shape[0]
     narrow, lane_scores = np.empty(data.shape[1], data.dtype), np.empty(TILE, data.dtype)
     tiles, lanes = np.empty(room, np.int64), np.empty(room, np.uint64)
@@ -237,6 +239,7 @@ def softmax_rows(head, candidates, queries, lengths, cut, scale, readings):
         used = _list_tiles(first, last, indptr, parts, masks, q, lengths[q], tiles, lanes)
         if not used:
             continue
+        looked[q] = lengths[q]
         query = prepare(queries[q], offsets[q], True, narrow)
         unit = scale / query.factors[0] / query.factors[1]
         error = unit * (query.relative * widest + query.absolute)
@@ -250,7 +253,7 @@ def softmax_rows(head, candidates, queries, lengths, cut, scale, readings):
         fill_bins(found, best, binned)
         counts[:] = 0
         add_to_histogram(binned, 1, counts)
-        if kinds[q] == THRESHOLD:
+        if kind == THRESHOLD:
             _drop_outside(
                 data, norms, mine, listed, queries[q], narrow, query, lane_scores, limbs, binned
             )
@@ -263,8 +266,8 @@ def softmax_rows(head, candidates, queries, lengths, cut, scale, readings):
         widen = math.exp(min(LARGEST_EXPONENT, error + 1e-12 * (1.0 + abs(best))))
         fill_masses(counts, widen, beyond, kept, missed)
         end, extra, left = BINS, 0, missed[0]
-        if kinds[q] != THRESHOLD:
-            end, extra = find_cut(kinds[q], parameters[q], counts, kept, missed)
+        if kind != THRESHOLD:
+            end, extra = find_cut(kind, parameters[q], counts, kept, missed)
             left = missed[end]
         size = select_keys(found, binned, mine, end, extra, spare, places, chosen)
         reported[q], missing[q] = size, left
@@ -291,26 +294,33 @@ def relu_rows(head, candidates, queries, lengths, scale, threshold, power, error
     """
     keys, values, first, last = head.keys, head.values, head.first, head.last
     indptr, parts, masks, _ = candidates
-    outputs, tops, masses, _, drifts, reported = readings
+    outputs, tops, masses, _, drifts, reported, looked = readings
     room = head.tiles.data.shape[0]
     tiles, lanes = np.empty(room, np.int64), np.empty(room, np.uint64)
-    active, weights = np.empty(room * TILE, np.int64), np.empty(room * TILE)
+    slots, excess = np.empty(room * TILE, np.int64), np.empty(room * TILE)
     for q in range(queries.shape[0]):
         used = _list_tiles(first, last, indptr, parts, masks, q, lengths[q], tiles, lanes)
         size = 0
         for i in range(used):
             while lanes[i]:
-                slot = tiles[i] * TILE + lowest_lane(lanes[i])
+                slots[size] = tiles[i] * TILE + lowest_lane(lanes[i])
                 lanes[i] &= lanes[i] - _ONE
-                excess = scale * dot(queries[q], keys, slot) - threshold
-                drifts[q] += power * errors[q] * (abs(excess) + errors[q]) ** (power - 1)
-                if excess > 0.0:
-                    active[size], weights[size] = slot, excess**power
-                    masses[q] += weights[size]
-                    size += 1
-        reported[q] = size
-        if size:
-            tops[q] = 0.0
-            add_values(outputs[q], weights[:size], values, active[:size])
-            for c in range(outputs.shape[1]):
-                outputs[q, c] /= masses[q]
+                excess[size] = scale * dot(queries[q], keys, slots[size]) - threshold
+                size += 1
+        looked[q] = size
+        unit = largest(excess[:size])
+        if not unit > 0.0:
+            continue
+        # Weights in units of the largest: powers of the excess itself may over- or underflow.
+        error, active = errors[q] / unit, 0
+        for i in range(size):
+            ratio = excess[i] / unit
+            drifts[q] += power * error * (abs(ratio) + error) ** (power - 1)
+            if ratio > 0.0:
+                slots[active], excess[active] = slots[i], ratio**power
+                masses[q] += excess[active]
+                active += 1
+        reported[q], tops[q] = active, power * math.log(unit)
+        add_values(outputs[q], excess[:active], values, slots[:active])
+        for c in range(outputs.shape[1]):
+            outputs[q, c] /= masses[q]

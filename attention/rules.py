@@ -5,13 +5,18 @@ it.
 """
 
 import math
+import numbers
 import operator
 from dataclasses import dataclass
 
 
 def _check_number(value: float, name: str, low: float, high: float) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value):
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or value != value:
         raise TypeError(f"{name}: expected a number, got {value!r}")
+    try:
+        float(value)
+    except OverflowError:
+        raise ValueError(f"{name}: expected a number that float64 holds, got {value}") from None
     if not low <= value <= high:
         raise ValueError(f"{name}: expected a number from {low} to {high}, got {value}")
 
@@ -19,6 +24,8 @@ def _check_number(value: float, name: str, low: float, high: float) -> None:
 @dataclass(frozen=True)
 class TopR:
     """Read the r keys of largest score.
+
+    Scores are those of the index's float filter: keys closer than its error may change places.
 
     Parameters
     ----------
@@ -40,9 +47,9 @@ class TopR:
         try:
             value = operator.index(self.r)
         except TypeError:
-            raise TypeError(
-                f"r: expected an integer or None, got {type(self.r).__name__}"
-            ) from None
+            value = None
+        if value is None or isinstance(self.r, bool):
+            raise TypeError(f"r: expected an integer or None, got {type(self.r).__name__}")
         if value < 1:
             raise ValueError(f"r: expected at least 1, got {value}")
 

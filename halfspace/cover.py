@@ -6,7 +6,7 @@ counting, summing and reporting are the same few kernels over covers, whatever t
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
@@ -15,6 +15,8 @@ from .jit import kernel, part
 from .tiles import TILE, lowest_lane
 
 _ONE = np.uint64(1)
+
+Kept = TypeVar("Kept")
 
 BLOCK_PARTS = 1 << 16
 """Parts a block of covers has room for, where the tiles of one query are fewer."""
@@ -53,14 +55,16 @@ def covers(
     closed: bool,
     stop_at_first: bool,
     nanoseconds: float,
-) -> list[Covers]:
-    """Cover every half-space, side by side in blocks; the blocks are in query order.
+    consume: Callable[[Covers], Kept],
+) -> list[Kept]:
+    """Cover every half-space, side by side in blocks, and keep what `consume` makes of each block.
 
-    `cover_kernel(structure, normals, offsets, closed, stop_at_first, indptr, parts, masks,
-    counts, work)` covers queries from the first on while there is room, and returns how many.
+    Blocks are in query order. `cover_kernel(structure, normals, offsets, closed, stop_at_first,
+    indptr, parts, masks, counts, work)` covers queries from the first on while there is room, and
+    returns how many.
     """
 
-    def block(first: int, last: int) -> list[Covers]:
+    def block(first: int, last: int) -> list[Kept]:
         found = []
         tiles = len(structure.tiles.data)
         while first < last:
@@ -82,17 +86,19 @@ def covers(
                 work,
             )
             used = indptr[done]
-            if used < room // 2:  # keep what was found, not the room for it
-                parts, masks = parts[:used].copy(), masks[:used].copy()
             found.append(
-                Covers(indptr[: done + 1], parts[:used], masks[:used], counts[:done], work[:done])
+                consume(
+                    Covers(
+                        indptr[: done + 1], parts[:used], masks[:used], counts[:done], work[:done]
+                    )
+                )
             )
             first += done
         return found
 
     pieces = parallel.parts(len(normals), nanoseconds)
     blocks = parallel.run([lambda a=a, b=b: block(a, b) for a, b in pieces])
-    return [cover for found in blocks for cover in found]
+    return [kept for found in blocks for kept in found]
 
 
 @kernel
@@ -112,18 +118,16 @@ def _sum(covers, nodes, weights, sums):
                     sums[q, c] += weights[slot, c]
 
 
-def count(blocks: list[Covers]) -> np.ndarray:
-    """Points in each cover, int64 (queries,)."""
-    return np.concatenate([np.zeros(0, np.int64), *(block.counts for block in blocks)])
+def keep(covers: Covers) -> Covers:
+    """Keep covers themselves, but not the room they were made in."""
+    parts, masks = covers.parts.copy(), covers.masks.copy()
+    return Covers(covers.indptr, parts, masks, covers.counts, covers.work)
 
 
-def weight_sums(blocks: list[Covers], nodes: Nodes, weights: np.ndarray) -> np.ndarray:
+def weight_sums(covers: Covers, nodes: Nodes, weights: np.ndarray) -> np.ndarray:
     """Weights (n, w) by slot, summed over each cover, float64 (queries, w)."""
-    sums = np.zeros((sum(map(len, blocks)), weights.shape[1]))
-    start = 0
-    for block in blocks:
-        _sum(block, nodes, weights, sums[start : start + len(block)])
-        start += len(block)
+    sums = np.zeros((len(covers), weights.shape[1]))
+    _sum(covers, nodes, weights, sums)
     return sums
 
 

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 from . import cover, parallel
 from .inputs import Queries, as_count, as_ids, as_normals, as_points, as_queries, as_weights
 from .report import Report, ResultTooLarge, Top, Work
-from .tiles import frozen
+from .tiles import arrays_of, frozen
 
 NO_NODES = cover.Nodes(
     frozen(np.empty(0, np.int32)), frozen(np.empty(0, np.int32)), frozen(np.empty((0, 0)))
@@ -29,7 +29,8 @@ class Index(ABC):
     """Points made ready for half-space queries {x : <w, x> >= b}.
 
     Every answer is that of real arithmetic on the given floats, ties included, whatever the
-    structure, the number of threads or the shape of the batch. Reads are safe from many threads.
+    structure, the number of threads or the shape of the batch; only `sum` adds its weights in
+    float64, in an order of the structure's own. Reads are safe from many threads.
 
     Parameters
     ----------
@@ -118,7 +119,7 @@ class Index(ABC):
     @property
     def nbytes(self) -> int:
         """Bytes held in arrays."""
-        return sum(array.nbytes for array in _arrays((self.structure, self._ids, self._weights)))
+        return sum(array.nbytes for array in arrays_of((self.structure, self._ids, self._weights)))
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({len(self)} points, d = {self.dim})"
@@ -126,12 +127,17 @@ class Index(ABC):
     def __setstate__(self, state: dict) -> None:
         self.__dict__.update(state)
         # A pickle forgets that arrays were read-only, and kernels are compiled for that.
-        for array in _arrays((self.structure, self._ids, self._weights)):
+        for array in arrays_of((self.structure, self._ids, self._weights)):
             frozen(array)
 
-    def _cover(
-        self, queries: Queries, closed: bool, *, stop_at_first: bool = False
-    ) -> list[cover.Covers]:
+    def _covers(
+        self,
+        queries: Queries,
+        closed: bool,
+        consume: Callable[[cover.Covers], cover.Kept],
+        *,
+        stop_at_first: bool = False,
+    ) -> list[cover.Kept]:
         return cover.covers(
             type(self)._cover_kernel,
             self.structure,
@@ -140,7 +146,12 @@ class Index(ABC):
             closed=bool(closed),
             stop_at_first=stop_at_first,
             nanoseconds=self._query_nanoseconds(),
+            consume=consume,
         )
+
+    def _counts(self, queries: Queries, closed: bool) -> np.ndarray:
+        counts = self._covers(queries, closed, lambda block: block.counts)
+        return np.concatenate([np.zeros(0, np.int64), *counts])
 
     def cover(
         self, normals: ArrayLike, offsets: ArrayLike, *, closed: bool = True
@@ -150,7 +161,7 @@ class Index(ABC):
         Parameters and errors as for `report`. The blocks are in query order; `structure.tiles` and
         `nodes` say what their parts hold.
         """
-        return self._cover(as_queries(normals, offsets, self.dim), closed)
+        return self._covers(as_queries(normals, offsets, self.dim), closed, cover.keep)
 
     def report(
         self,
@@ -196,17 +207,16 @@ class Index(ABC):
         """
         queries = as_queries(normals, offsets, self.dim)
         limit = None if max_results is None else as_count(max_results, "max_results")
-        blocks = self._cover(queries, closed)
-        counts = cover.count(blocks)
-        total = int(counts.sum())
-        if limit is not None and total > limit:
-            raise ResultTooLarge(f"report: expected at most {limit} results, got {total}")
-        ranks = self.structure.tiles.ranks
-        indices = cover.fill(blocks, self.nodes, ranks, self._ids)
+        if limit is not None:
+            total = int(self._counts(queries, closed).sum())
+            if total > limit:
+                raise ResultTooLarge(f"report: expected at most {limit} results, got {total}")
+        blocks = self._covers(queries, closed, cover.keep)
+        indices = cover.fill(blocks, self.nodes, self.structure.tiles.ranks, self._ids)
         if queries.single:
             return indices
-        indptr = np.zeros(len(counts) + 1, np.int64)
-        np.cumsum(counts, out=indptr[1:])
+        indptr = np.zeros(len(queries.offsets) + 1, np.int64)
+        np.cumsum(np.concatenate([indptr[:0], *(b.counts for b in blocks)]), out=indptr[1:])
         return Report(indptr, indices, None if self._own_ids else len(self))
 
     def iter_report(
@@ -239,7 +249,8 @@ class Index(ABC):
         >>> [piece.indices.tolist() for piece in pieces]
         [[0, 1, 2], [1, 2, 2]]
         """
-        queries = as_queries(normals, offsets, self.dim)
+        # Copied: the caller's arrays may change before the last piece is asked for.
+        queries = as_queries(np.array(normals), np.array(offsets), self.dim)
         limit = as_count(max_bytes, "max_bytes") // np.dtype(np.int64).itemsize
         return self._pieces(queries, limit, closed)
 
@@ -274,7 +285,7 @@ class Index(ABC):
         2
         """
         queries = as_queries(normals, offsets, self.dim)
-        counts = cover.count(self._cover(queries, closed))
+        counts = self._counts(queries, closed)
         return int(counts[0]) if queries.single else counts
 
     def any(
@@ -291,8 +302,8 @@ class Index(ABC):
         False
         """
         queries = as_queries(normals, offsets, self.dim)
-        blocks = self._cover(queries, closed, stop_at_first=True)
-        found = np.concatenate([np.zeros(0, bool), *(np.diff(b.indptr) > 0 for b in blocks)])
+        found = self._covers(queries, closed, lambda b: np.diff(b.indptr) > 0, stop_at_first=True)
+        found = np.concatenate([np.zeros(0, bool), *found])
         return bool(found[0]) if queries.single else found
 
     def sum(
@@ -317,7 +328,9 @@ class Index(ABC):
         if not self._weights_ndim:
             raise ValueError("sum: expected an index built with weights=, got one without")
         queries = as_queries(normals, offsets, self.dim)
-        sums = cover.weight_sums(self._cover(queries, closed), self.nodes, self._weights)
+        nodes, weights = self.nodes, self._weights
+        sums = self._covers(queries, closed, lambda b: cover.weight_sums(b, nodes, weights))
+        sums = np.concatenate([np.zeros((0, weights.shape[1])), *sums])
         if self._weights_ndim == 1:
             sums = sums[:, 0]
             return float(sums[0]) if queries.single else sums
@@ -383,8 +396,8 @@ class Index(ABC):
         array([3])
         """
         queries = as_queries(normals, offsets, self.dim)
-        blocks = self._cover(queries, closed)
-        rows = np.concatenate([np.zeros((0, 3), np.int64), *(block.work for block in blocks)])
+        work = self._covers(queries, closed, lambda block: block.work)
+        rows = np.concatenate([np.zeros((0, 3), np.int64), *work])
         return Work(*(column.copy() for column in rows.T))
 
     def explain(self) -> str:
@@ -398,11 +411,3 @@ class Index(ABC):
             f"  why      {self._reason}",
         ]
         return "\n".join(lines)
-
-
-def _arrays(value: object) -> Iterator[np.ndarray]:
-    if isinstance(value, np.ndarray):
-        yield value
-    elif isinstance(value, tuple):
-        for part in value:
-            yield from _arrays(part)

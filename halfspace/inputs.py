@@ -22,6 +22,8 @@ class Queries(NamedTuple):
 
 def as_real(values: ArrayLike, name: str) -> np.ndarray:
     """`values` as float32 or float64, widened without loss."""
+    if isinstance(values, np.ma.MaskedArray):
+        raise TypeError(f"{name}: expected an array without a mask, got a masked one")
     array = np.asarray(values)
     kind, size = array.dtype.kind, array.dtype.itemsize
     if kind == "V" and array.dtype.name == "bfloat16":
@@ -71,6 +73,8 @@ def as_points(points: ArrayLike, name: str = "points") -> np.ndarray:
 
 def as_ids(ids: ArrayLike, n: int) -> np.ndarray:
     """Distinct ids (n,), int64."""
+    if isinstance(ids, np.ma.MaskedArray):
+        raise TypeError("ids: expected an array without a mask, got a masked one")
     array = np.asarray(ids)
     if array.dtype.kind not in "iu" and array.size:
         raise TypeError(f"ids: expected integers, got {array.dtype}")
@@ -126,14 +130,16 @@ def as_queries(normals: ArrayLike, offsets: ArrayLike, dim: int) -> Queries:
     return Queries(rows, _as_argument(levels if levels.ndim else np.full(m, levels)), single)
 
 
-def as_count(k: int, name: str) -> int:
-    """Return a count, at least 0."""
+def as_count(k: int, name: str, *, least: int = 0) -> int:
+    """Return an integer, at least `least`."""
     try:
         value = operator.index(k)
     except TypeError:
-        raise TypeError(f"{name}: expected an integer, got {type(k).__name__}") from None
-    if value < 0:
-        raise ValueError(f"{name}: expected at least 0, got {value}")
+        value = None
+    if value is None or isinstance(k, bool):
+        raise TypeError(f"{name}: expected an integer, got {type(k).__name__}")
+    if value < least:
+        raise ValueError(f"{name}: expected at least {least}, got {value}")
     return value
 
 

@@ -4,13 +4,15 @@ Kernels release the GIL, so plain Python threads run them side by side. Unlike a
 loop this may be entered from many threads at once, survives a fork, and compiles nothing extra.
 """
 
+import contextlib
 import itertools
-import operator
 import os
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
+
+from .inputs import as_count
 
 Result = TypeVar("Result")
 
@@ -59,12 +61,7 @@ def set_threads(count: int) -> None:
     >>> halfspace.set_threads(before)
     """
     global _pool, _threads
-    try:
-        wanted = operator.index(count)
-    except TypeError:
-        raise TypeError(f"threads: expected an integer, got {type(count).__name__}") from None
-    if wanted < 1:
-        raise ValueError(f"threads: expected at least 1, got {wanted}")
+    wanted = as_count(count, "threads", least=1)
     with _lock:
         _threads, _pool = wanted, None
 
@@ -105,7 +102,11 @@ def run(tasks: Sequence[Callable[[], Result]]) -> list[Result]:
     # A task that itself calls run() stays in its thread: waiting for the pool it occupies can hang.
     if len(tasks) < 2 or _threads == 1 or getattr(_worker, "busy", False):
         return [task() for task in tasks]
-    return list(_executor().map(operator.call, tasks))
+    futures = []
+    with contextlib.suppress(RuntimeError):  # at shutdown: the interpreter starts no more threads
+        futures.extend(_executor().submit(task) for task in tasks)
+    rest = [task() for task in tasks[len(futures) :]]
+    return [*(future.result() for future in futures), *rest]
 
 
 def parts(count: int, nanoseconds: float) -> list[tuple[int, int]]:

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from .index import Index
-from .inputs import as_normals, as_points
+from .inputs import as_count, as_normals, as_points
 from .kd_tree import KDTree
 from .scan import Scan
 
@@ -24,9 +24,6 @@ TREE_SHARE = 0.5
 
 SAMPLE_POINTS = 16_384
 SAMPLE_QUERIES = 64
-
-TREE_BYTES = 1.5
-"""A tree's bytes per byte of points, at most, from a few tiles on."""
 
 LARGEST_OFFSET = 1e308
 
@@ -66,8 +63,7 @@ def _choose_by_sample(points: np.ndarray, normals: np.ndarray, share: float) -> 
 def _choose_for(
     points: np.ndarray,
     queries: ArrayLike | None,
-    expected_count: float | None,
-    memory: int | None,
+    expected_count: int | None,
 ) -> tuple[str, str]:
     n, d = points.shape
     share = USUAL_SHARE if expected_count is None else min(1.0, expected_count / max(n, 1))
@@ -78,9 +74,11 @@ def _choose_for(
             name, reason = _choose_by_sample(points, normals, share)
     if name == "kd_tree" and share > TREE_SHARE:
         name, reason = "scan", f"reports of {share:.0%} of the points leave nothing to skip"
-    if name == "kd_tree" and memory is not None and n * d * points.itemsize * TREE_BYTES > memory:
-        name, reason = "scan", f"a tree may not fit {memory} bytes"
     return name, reason
+
+
+def _aliases(name: str) -> tuple[str, str]:
+    return name, name.replace("_", "")
 
 
 def build(
@@ -90,7 +88,7 @@ def build(
     ids: ArrayLike | None = None,
     weights: ArrayLike | None = None,
     queries: ArrayLike | None = None,
-    expected_count: float | None = None,
+    expected_count: int | None = None,
     memory: int | None = None,
 ) -> Index:
     """Build an index over `points` for half-space queries.
@@ -107,7 +105,7 @@ def build(
         Finite weights for `Index.sum`.
     queries : array_like, shape (m, d), optional
         Normals like those to come: "auto" then measures, on a sample, what a tree would touch.
-    expected_count : float, optional
+    expected_count : int, optional
         Points a report is expected to hold; 1 % of them if not given.
     memory : int, optional
         Bytes the index may take.
@@ -132,19 +130,25 @@ def build(
     >>> index.report([1.0, 1.0], 7.0)
     array([50])
     """
-    names = {name.replace("_", ""): name for name in STRUCTURES}
-    wanted = str(structure).lower().replace("_", "")
-    if wanted != "auto" and wanted not in names:
+    names = {"auto": "auto", **{alias: name for name in STRUCTURES for alias in _aliases(name)}}
+    wanted = names.get(str(structure).lower())
+    if wanted is None:
         known = ", ".join(["auto", *STRUCTURES])
         raise ValueError(f"structure: expected one of {known}, got {structure!r}")
-    if expected_count is not None and not expected_count >= 0:
-        raise ValueError(f"expected_count: expected at least 0, got {expected_count}")
+    if expected_count is not None:
+        as_count(expected_count, "expected_count")
+    if memory is not None:
+        as_count(memory, "memory")
     rows = as_points(points)
+    if queries is not None:
+        as_normals(queries, rows.shape[1])
     if wanted == "auto":
-        name, reason = _choose_for(rows, queries, expected_count, memory)
+        name, reason = _choose_for(rows, queries, expected_count)
     else:
-        name, reason = names[wanted], "chosen by hand"
+        name, reason = wanted, "chosen by hand"
     index = STRUCTURES[name](rows, ids=ids, weights=weights)
+    if memory is not None and index.nbytes > memory and wanted == "auto":
+        index, reason = Scan(rows, ids=ids, weights=weights), f"{name} takes {index.nbytes} bytes"
     if memory is not None and index.nbytes > memory:
         raise ValueError(f"memory: expected at least {index.nbytes} bytes, got {memory}")
     index._reason = reason

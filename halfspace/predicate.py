@@ -190,6 +190,11 @@ def exact_sign(normal, plus, minus, offset, limbs):
     int
         -1, 0 or 1. O(d), always right.
     """
+    same = minus.size > 0
+    for j in range(minus.size):
+        same = same and plus[j] == minus[j]
+    if same:
+        return 1 if offset < 0.0 else (-1 if offset > 0.0 else 0)
     value, bound = compensated(normal, plus, minus, offset)
     if abs(value) > bound:
         return 1 if value > 0.0 else -1

@@ -6,8 +6,8 @@ roundoff of the filter's floats, any order of summation, fused or not, gives
 
     |fl(<w, x>) - <w, x>| <= gamma_{d+4} ||w|| ||x|| + d * tiny,     gamma_k = k u / (1 - k u)
 
-where the spare terms cover rounding w itself, and `tiny` covers underflow even where subnormals are
-flushed to zero. Scores outside offset ± margin are settled; the rest go to `predicate.py`.
+where the spare terms cover rounding w itself, and `tiny` covers underflow. Scores outside
+offset ± margin are settled; the rest go to `predicate.py`.
 """
 
 import math

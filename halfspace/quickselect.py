@@ -1,6 +1,7 @@
 """Quickselect: the k smallest of n keys in expected O(n), in place (Hoare 1961).
 
-Deterministic: pivots are medians of three at fixed places that no common input order makes bad.
+Pivots are medians of three at pseudo-random places, the same in every run: the expectation is over
+the places, for any keys.
 """
 
 from .jit import part
@@ -9,11 +10,13 @@ from .jit import part
 @part
 def select(keys, rows, k):
     """Partition keys, and rows alike: the k smallest first, and keys[k] in its place."""
-    left, right = 0, keys.size - 1
+    left, right, state = 0, keys.size - 1, 1
     while left < right:
-        # Median of three at places that no input order makes typical.
-        width = right - left
-        a, b, c = keys[left + width // 7], keys[left + width // 2], keys[right - width // 5]
+        width = right - left + 1
+        # Lehmer's generator.
+        state = state * 48271 % 2147483647
+        a, b = keys[left + state % width], keys[left + state // 7 % width]
+        c = keys[left + state // 61 % width]
         pivot = max(min(a, b), min(max(a, b), c))
         i, j = left, right
         while i <= j:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .jit import part
-from .predicate import compensated, exact_score, exact_sign
+from .predicate import UNIT, compensated, exact_score, exact_sign
 from .query import settled_range
 from .tiles import TILE, lanes_not_below, lowest_lane, tile_scores, used_lanes
 
@@ -149,12 +149,12 @@ def scaled_bar(query, bar):
 
 @part
 def sort_best(data, ranks, normal, best, limbs):
-    """Heap-sort the kept points, best first; scores beyond compensated arithmetic become exact."""
+    """Heap-sort the kept points, best first; scores not known to the last place become so."""
     for last in range(best.size[0] - 1, 0, -1):
         _swap(best, 0, last)
         _sift_down(data, ranks, normal, best, 0, last, limbs)
     for i in range(best.size[0]):
-        if best.errors[i] == np.inf:
+        if best.errors[i] > 2.0 * UNIT * abs(best.scores[i]):
             slot = best.slots[i]
             point = data[slot // TILE, :, slot % TILE]
             best.scores[i] = exact_score(normal, point, limbs)

@@ -77,8 +77,8 @@ class Report:
 class Top(NamedTuple):
     """The k points furthest along each normal, best first, ties to the smaller id.
 
-    `scores` are <w, x> in float64, within a few units in the last place of ``sum |w_i x_i|``, and
-    `ids` int64; both (k,) for one normal and (m, k) for many.
+    `scores` are <w, x> in float64, to about one unit in the last place, and `ids` int64; both (k,)
+    for one normal and (m, k) for many.
     """
 
     scores: np.ndarray

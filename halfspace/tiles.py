@@ -5,6 +5,7 @@ so a score loop runs over lanes and vectorises for every d. A set of lanes is a 
 the last tile may have unused lanes; they hold zeros and are masked off.
 """
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -73,6 +74,15 @@ def make_tiles(points: np.ndarray, order: np.ndarray, ranks: np.ndarray) -> Tile
         ]
     )
     return Tiles(frozen(data), frozen(norms), frozen(ranks[order].astype(np.int32)))
+
+
+def arrays_of(value: object) -> Iterator[np.ndarray]:
+    """All arrays in nested tuples."""
+    if isinstance(value, np.ndarray):
+        yield value
+    elif isinstance(value, tuple):
+        for part_of_it in value:
+            yield from arrays_of(part_of_it)
 
 
 def frozen(array: np.ndarray) -> np.ndarray:

@@ -15,8 +15,8 @@ def warmup(dtypes: tuple[type, ...] = (np.float32, np.float64)) -> None:
 
     Examples
     --------
-    >>> import halfspace
-    >>> halfspace.warmup((halfspace.np.float32,))  # doctest: +SKIP
+    >>> import numpy as np, halfspace
+    >>> halfspace.warmup((np.float32,))
     """
     for dtype in dtypes:
         points = np.arange(400, dtype=dtype).reshape(200, 2)

@@ -109,6 +109,18 @@ def test_the_bound_of_lse_covers_its_sum():
 
 
 @each_structure
+def test_huge_logits_of_float32_are_read_in_part(structure):
+    """They are too large for a float32 filter, and far enough apart that one key has it all."""
+    rng = np.random.default_rng(0)
+    query, key, value = rng.standard_normal((3, KEYS, 4)).astype(np.float32)
+    decoder = Decoder(key, value, scale=1e6, structure=structure)
+    for rule in (Error(1e-3), Mass(0.999)):
+        got = decoder.softmax(query[:3], rule)
+        assert got.reported.tolist() == [1] * 3
+        assert (got.bound <= 1e-3).all()
+
+
+@each_structure
 @examples(0.5)
 @given(data=st.data())
 def test_top_r_reads_r_keys(structure, data):
