@@ -19,7 +19,13 @@ def main() -> None:
     type=click.Path(dir_okay=False, path_type=Path),
     help="Also draw error and bound against the number of keys read into FILE.",
 )
-@click.option("--queries", default=256, show_default=True, help="Queries per head.")
+@click.option(
+    "--queries",
+    type=click.IntRange(1, 256),
+    default=256,
+    show_default=True,
+    help="Queries per head.",
+)
 def demo(plot: Path | None, queries: int) -> None:
     """Decode real heads of a trained transformer, and check every bound against exact attention.
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from . import data, dense
 from .decode import Decoder
@@ -14,8 +15,6 @@ def plot_errors(heads: list[tuple[data.Head, np.ndarray]], path: Path) -> None:
 
     Needs matplotlib (the extra ``plot``).
     """
-    from matplotlib.figure import Figure
-
     figure = Figure(figsize=(7.0, 4.5), layout="constrained")
     axes = figure.add_subplot()
     for i, (head, queries) in enumerate(heads):
