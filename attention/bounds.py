@@ -65,7 +65,8 @@ def norms(rows: np.ndarray) -> np.ndarray:
     wide = np.asarray(rows, np.float64)
     largest = np.abs(wide).max(axis=1, initial=0.0)
     unit = np.where(largest > 0.0, largest, 1.0)
-    return largest * np.sqrt(((wide / unit[:, None]) ** 2).sum(axis=1)) * (1.0 + 1e-10)
+    norms = largest * np.sqrt(((wide / unit[:, None]) ** 2).sum(axis=1)) * (1.0 + 1e-10)
+    return np.where(largest > 0.0, norms + 2.0**-1074, 0.0)
 
 
 def gamma(terms: np.ndarray | int) -> np.ndarray | float:
@@ -97,7 +98,7 @@ def missed_share(mass: np.ndarray, missed: np.ndarray, drift: np.ndarray) -> np.
 
     `drift` includes the rounding of `mass` itself.
     """
-    certain = np.maximum(mass - drift, 0.0)
+    certain = np.maximum(mass * (1.0 - 1e-12) - drift, 0.0)
     total = certain + missed
     return np.divide(missed, total, out=np.ones_like(total), where=(total > 0) & (certain > 0))
 

@@ -190,10 +190,7 @@ class Decoder:
         errors = bounds.score_error(norms, self._key_norm, self.scale, self.index.dim)
         errors += bounds.UNIT * 4.0 * (abs(threshold) + norms * self._key_norm * self.scale)
         with np.errstate(over="ignore"):
-            offsets = (threshold - errors) / self.scale
-        offsets = np.where(
-            np.isfinite(offsets), offsets - 4.0 * bounds.UNIT * np.abs(offsets), offsets
-        )
+            offsets = _nudged((threshold - errors) / self.scale, -4.0)
         readings = make_readings(len(queries), self._head.values.shape[1])
         parallel.run(
             [
@@ -266,7 +263,9 @@ class Decoder:
         rounding = bounds.rounding_bound(drift_share, visible, self._values)
         left = eps * (1.0 - 1e-9) - rounding - unit * self._values.size
         width = self._values.width + rounding
-        return np.clip(np.divide(left, width, out=np.ones_like(left), where=width > 0.0), 0.0, 1.0)
+        with np.errstate(over="ignore"):
+            share = np.divide(left, width, out=np.ones_like(left), where=width > 0.0)
+        return np.clip(share, 0.0, 1.0)
 
     def _read(
         self,
@@ -320,8 +319,7 @@ class Decoder:
     ) -> list[tuple[int, int, Candidates]]:
         """Ranges of queries, with the keys of <q, k> >= offset as candidates."""
         # Scores of all other keys, rounded up.
-        floors = offsets * self.scale
-        floors = np.where(np.isfinite(floors), floors + 4.0 * bounds.UNIT * np.abs(floors), floors)
+        floors = _nudged(offsets * self.scale, 4.0)
         pieces, first = [], 0
         for block in self.index.cover(queries, offsets):
             last = first + len(block)
@@ -379,6 +377,12 @@ class Decoder:
         with np.errstate(divide="ignore"):
             lse = readings.top + np.log(mass)
         return Attended(output, lse, bound + rounding, read, lse_bound)
+
+
+def _nudged(values: np.ndarray, units: float) -> np.ndarray:
+    """Move `values` by so many units of rounding; infinite ones stay."""
+    with np.errstate(invalid="ignore"):
+        return np.where(np.isinf(values), values, values + units * bounds.UNIT * np.abs(values))
 
 
 def _every_key() -> Candidates:

@@ -167,7 +167,7 @@ def report_head(head: data.Head, queries: np.ndarray, dims: int, structure: str)
 
 def _decoding_table(rows: list[Row]) -> Table:
     table = Table(
-        title="Certified decoding of real heads, times a query in one batch", show_edge=False
+        title="Certified decoding of real heads (times a query in one batch)", show_edge=False
     )
     table.add_column("head")
     table.add_column("rule")

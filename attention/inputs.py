@@ -9,8 +9,8 @@ from numpy.typing import ArrayLike, DTypeLike
 
 from .rules import Rule
 
-LARGEST_VALUE = 1e300
-"""Beyond this, sums of values could overflow."""
+LARGEST_VALUE = 4e307
+"""Beyond this, differences of values could overflow."""
 
 LARGEST_POWER = 64
 """Of ReLU."""
@@ -123,7 +123,8 @@ def check_heads(query: np.ndarray, key: np.ndarray, value: np.ndarray) -> None:
         raise ValueError(
             f"query: expected batch shape {key.shape[:-3]} as of key, got {query.shape[:-3]}"
         )
-    if query.ndim > 2 and query.shape[-3] % max(key.shape[-3], 1):
+    heads, key_heads = (query.shape[-3], key.shape[-3]) if query.ndim > 2 else (1, 1)
+    if heads % key_heads if key_heads else heads:
         raise ValueError(
             f"query: expected a multiple of key's {key.shape[-3]} heads, got {query.shape[-3]}"
         )

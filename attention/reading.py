@@ -197,9 +197,10 @@ def _average_softmax(keys, values, slots, query, scale, weights, output):
     for i in range(slots.size):
         weights[i] = math.exp(weights[i] - top)
         mass += weights[i]
+    # Normalised first, so that no sum exceeds the largest value.
+    for i in range(slots.size):
+        weights[i] /= mass
     add_values(output, weights, values, slots)
-    for c in range(output.size):
-        output[c] /= mass
     return top, mass
 
 
@@ -321,6 +322,6 @@ def relu_rows(head, candidates, queries, lengths, scale, threshold, power, error
                 masses[q] += excess[active]
                 active += 1
         reported[q], tops[q] = active, power * math.log(unit)
+        for i in range(active):
+            excess[i] /= masses[q]
         add_values(outputs[q], excess[:active], values, slots[:active])
-        for c in range(outputs.shape[1]):
-            outputs[q, c] /= masses[q]

@@ -55,7 +55,15 @@ class TopR:
 
     def count(self, n: int) -> int:
         """Keys to read of n."""
-        return min(n, math.ceil(n**0.8) if self.r is None else operator.index(self.r))
+        if self.r is not None:
+            return min(n, operator.index(self.r))
+        # The float may be off either way: the least r with r^5 >= n^4.
+        r = round(n**0.8)
+        while r**5 < n**4:
+            r += 1
+        while r > 0 and (r - 1) ** 5 >= n**4:
+            r -= 1
+        return r
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ w (`top`). Every answer is that of real arithmetic on the given floats, ties inc
 >>> points = np.random.default_rng(0).standard_normal((10_000, 3))
 >>> index = halfspace.build(points)
 >>> index.count([1.0, 2.0, 2.0], 9.0)
-12
+10
 """
 
 from .index import Index

@@ -46,6 +46,7 @@ def upper_norms(rows: np.ndarray) -> np.ndarray:
     norms = largest * np.sqrt(np.square(wide / unit).sum(axis=1)) * (1.0 + 1e-10)
     # Beyond the limit a score may overflow the floats it is summed in, so nothing may be settled.
     limit = 1e30 if rows.itemsize == 4 else 1e300
+    norms = np.where(largest > 0.0, norms + 2.0**-1074, 0.0)
     return np.where(norms * (rows.shape[1] + 1) < limit, norms, np.inf)
 
 

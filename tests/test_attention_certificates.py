@@ -76,7 +76,7 @@ def test_it_is_in_causal_attention(causal, data):
         assert_certified(got, rows)
 
 
-@pytest.mark.parametrize("size", [5e-324, 2.0**-1060, 2.0**-1022, 2.0**1015, 2.0**1022])
+@pytest.mark.parametrize("size", [5e-324, 2.0**-1060, 2.0**-1022, 2.0**990, 2.0**1022])
 def test_it_is_at_both_ends_of_float64(size):
     rng = np.random.default_rng(0)
     query, key = rng.standard_normal((2, KEYS, 3))

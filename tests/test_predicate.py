@@ -1,5 +1,6 @@
 """The exact predicate: error-free transformations, both stages, both sides of every boundary."""
 
+import math
 from fractions import Fraction
 
 import numpy as np
@@ -97,7 +98,7 @@ def test_sign_next_to_the_rounded_score(vectors, steps):
     except OverflowError:
         return
     for _ in range(abs(steps)):
-        offset = float(np.nextafter(offset, np.inf * steps))
+        offset = math.nextafter(offset, math.inf * steps)
     if np.isfinite(offset):
         assert sign_of(normal, plus, NO_POINT, offset) == truth(normal, plus, NO_POINT, offset)
 
