@@ -3,6 +3,7 @@
 import math
 import pickle
 import tracemalloc
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from numbers import Integral
 
@@ -12,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import halfspace
+from halfspace import cover
 
 from . import oracle
 from .sizes import LARGE, SMALL, examples
@@ -327,3 +329,48 @@ def test_infinite_offsets_and_no_direction(structure):
         assert index.count(normal, offset, closed=closed) == len(want)
         assert index.any(normal, offset, closed=closed) == bool(want)
     assert index.top(zero, 5).ids.tolist() == [0, 1, 2, 3, 4]
+
+
+@each_structure
+def test_iter_report_keeps_the_queries_it_was_given(structure):
+    index = structure.build(np.random.default_rng(0).standard_normal((200, 3)))
+    normals, offsets = np.random.default_rng(1).standard_normal((20, 3)), np.zeros(20)
+    want = index.report(normals, offsets).indices.tolist()
+    pieces = index.iter_report(normals, offsets, max_bytes=1000)
+    found = next(pieces).indices.tolist()
+    normals[:], offsets[:] = -normals, 1.0
+    assert found + [i for piece in pieces for i in piece.indices.tolist()] == want
+
+
+@each_structure
+def test_scores_of_top_are_right_where_terms_cancel(structure):
+    big = 1.1 * 2.0**127
+    points = np.array([[0.1, 0.2, 0.1], [0.1, 0.1, 0.1], [0.1, -0.1, 0.1]])
+    top = structure.build(points).top([big, 1.3, -big], 3)
+    assert top.ids.tolist() == [0, 1, 2]
+    assert top.scores.tolist() == [0.2 * 1.3, 0.1 * 1.3, -0.1 * 1.3]
+
+
+def test_covers_do_not_pile_up(monkeypatch):
+    """Counting keeps a number a query, whatever its cover: blocks are dropped as they are made."""
+    alive = []
+
+    def kept(*arguments, consume, **options):
+        def watch(block):
+            alive.append(weakref.ref(block.parts.base))
+            assert sum(ref() is not None for ref in alive) <= 2
+            return consume(block)
+
+        return real(*arguments, consume=watch, **options)
+
+    real = cover.covers
+    monkeypatch.setattr(cover, "covers", kept)
+    monkeypatch.setattr(cover, "BLOCK_PARTS", 8)
+    index = halfspace.Scan(np.random.default_rng(0).standard_normal((300, 2)))
+    before = halfspace.get_threads()
+    halfspace.set_threads(1)
+    try:
+        assert index.count(np.ones((40, 2)), 0.0).shape == (40,)
+    finally:
+        halfspace.set_threads(before)
+    assert len(alive) > 10

@@ -1,0 +1,63 @@
+"""Decoder and Attended as objects: pickled, unpacked, replaced; answers stay what they were."""
+
+import pickle
+
+import numpy as np
+import pytest
+
+from attention import Attended, Decoder, Error, merge
+from attention.reading import softmax_rows
+
+from .sizes import JIT
+
+
+@pytest.fixture(params=["scan", "kd_tree"])
+def decoder(request):
+    key, value = np.random.default_rng(0).standard_normal((2, 300, 3), dtype=np.float32)
+    return Decoder(key, value, structure=request.param)
+
+
+QUERIES = 3.0 * np.random.default_rng(1).standard_normal((4, 3))
+
+
+def test_a_pickled_decoder_answers_alike_and_compiles_nothing(decoder):
+    want = decoder.softmax(QUERIES, Error(1e-2))
+    compiled = len(softmax_rows.signatures) if JIT else 0
+    again = pickle.loads(pickle.dumps(decoder))
+    got = again.softmax(QUERIES, Error(1e-2))
+    assert np.array_equal(got.output, want.output)
+    assert np.array_equal(got.bound, want.bound)
+    if JIT:
+        assert len(softmax_rows.signatures) == compiled
+
+
+def test_attended_unpacks_to_four_and_keeps_its_lse_bound(decoder):
+    got = decoder.softmax(QUERIES, Error(1e-2))
+    output, lse, bound, reported = got
+    assert output.shape == (4, 3)
+    assert lse.shape == bound.shape == reported.shape == (4,)
+    for copy in (got._replace(output=2.0 * output), pickle.loads(pickle.dumps(got))):
+        assert np.array_equal(copy.lse_bound, got.lse_bound)
+    assert np.isinf(Attended._make(got).lse_bound).all(), "four fields say nothing of the fifth"
+    assert merge(got, got._replace(lse=lse)).output.shape == (4, 3)
+
+
+def test_no_queries(decoder):
+    got = decoder.softmax(np.empty((0, 3)), Error(1e-2))
+    assert got.output.shape == (0, 3)
+    assert got.bound.shape == (0,)
+
+
+@pytest.mark.parametrize(
+    ("lengths", "match"),
+    [
+        ([1, 2], r"lengths: expected integers of shape \(4,\)"),
+        ([1.0, 2.0, 3.0, 4.0], "lengths: expected integers"),
+        ([1, 2, 3, 301], "lengths: expected 0 … 300, got 301 in row 3"),
+        ([-1, 2, 3, 4], "lengths: expected 0 … 300, got -1 in row 0"),
+    ],
+)
+def test_lengths_are_checked(lengths, match):
+    key, value = np.random.default_rng(0).standard_normal((2, 300, 3))
+    with pytest.raises(ValueError, match=match):
+        Decoder(key, value, structure="scan").softmax(QUERIES, Error(1e-2), lengths=lengths)
