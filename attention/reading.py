@@ -177,11 +177,11 @@ def largest(scores):
 
 
 @part
-def _drop_outside(data, norms, tiles, lanes, normal, narrow, query, lane_scores, limbs, bins):
+def _drop_outside(data, norms, tiles, lanes, queries, q, narrow, query, lane_scores, limbs, bins):
     """Take lanes outside the half-space, exactly decided, out of their bins."""
     for i in range(tiles.size):
         inside, _ = tile_mask(
-            data, norms, tiles[i], lanes[i], normal, narrow, query, lane_scores, limbs
+            data, norms, tiles[i], lanes[i], queries, q, narrow, query, lane_scores, limbs
         )
         for lane in range(TILE):
             if not (inside >> np.uint64(lane)) & _ONE:
@@ -256,7 +256,7 @@ def softmax_rows(head, candidates, queries, lengths, cut, scale, readings):
         add_to_histogram(binned, 1, counts)
         if kind == THRESHOLD:
             _drop_outside(
-                data, norms, mine, listed, queries[q], narrow, query, lane_scores, limbs, binned
+                data, norms, mine, listed, queries, q, narrow, query, lane_scores, limbs, binned
             )
             add_to_histogram(binned, -1, counts)
         beyond, unseen = 0.0, lengths[q]

@@ -18,8 +18,11 @@ _ONE = np.uint64(1)
 
 Kept = TypeVar("Kept")
 
-BLOCK_PARTS = 1 << 16
+BLOCK_PARTS = 1 << 20
 """Parts a block of covers has room for, where the tiles of one query are fewer."""
+
+BLOCK_QUERIES = 512
+"""Queries a block holds at most."""
 
 RADIX_BITS = 11
 INSERTION_SORT_LENGTH = 48
@@ -61,22 +64,22 @@ def covers(
 
     Blocks are in query order. `cover_kernel(structure, normals, offsets, closed, stop_at_first,
     indptr, parts, masks, counts, work)` covers queries from the first on while there is room, and
-    returns how many.
+    returns how many. The room is used again for the next block.
     """
 
     def block(first: int, last: int) -> list[Kept]:
         found = []
         tiles = len(structure.tiles.data)
+        room = max(tiles, min(BLOCK_PARTS, tiles * (last - first)))
+        parts, masks = np.empty(room, np.int32), np.empty(room, np.uint64)
         while first < last:
-            room = max(tiles, min(BLOCK_PARTS, tiles * (last - first)))
-            parts, masks = np.empty(room, np.int32), np.empty(room, np.uint64)
-            indptr = np.zeros(last - first + 1, np.int64)
-            counts = np.zeros(last - first, np.int64)
-            work = np.zeros((last - first, 3), np.int64)
+            most = min(last - first, BLOCK_QUERIES)
+            indptr, counts = np.zeros(most + 1, np.int64), np.zeros(most, np.int64)
+            work = np.zeros((most, 3), np.int64)
             done = cover_kernel(
                 structure,
-                normals[first:last],
-                offsets[first:last],
+                normals[first : first + most],
+                offsets[first : first + most],
                 closed,
                 stop_at_first,
                 indptr,
@@ -86,13 +89,10 @@ def covers(
                 work,
             )
             used = indptr[done]
-            found.append(
-                consume(
-                    Covers(
-                        indptr[: done + 1], parts[:used], masks[:used], counts[:done], work[:done]
-                    )
-                )
+            covers = Covers(
+                indptr[: done + 1], parts[:used], masks[:used], counts[:done], work[:done]
             )
+            found.append(consume(covers))
             first += done
         return found
 

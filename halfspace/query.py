@@ -90,6 +90,22 @@ def prepare(normal, offset, closed, narrow):
 
 
 @part(inline=True)
+def rescaled(query, offset, level, norm, error):
+    """`query` with another normal of such norm, and offset; `error` is gamma for the dimension."""
+    return Halfspace(
+        offset,
+        query.least_sign,
+        REGULAR,
+        level,
+        query.factors,
+        norm,
+        error * norm,
+        query.absolute,
+        query.unit,
+    )
+
+
+@part(inline=True)
 def settled_range(query, level, norm):
     """Scores between which nothing is settled, for points of norm <= `norm` against `level`.
 

@@ -32,13 +32,14 @@ def cover_scan(scan, normals, offsets, closed, stop_at_first, indptr, parts, mas
     for q in range(offsets.size):
         if parts.size - at < data.shape[0]:
             return q
-        normal = normals[q]
-        query = prepare(normal, offsets[q], closed, narrow)
+        query = prepare(normals[q], offsets[q], closed, narrow)
         for t in range(0 if query.kind != NONE else data.shape[0], data.shape[0]):
             mask = used_lanes(count, t)
             if query.kind != ALL:
                 work[q, 1] += popcount(mask)
-                mask, tests = tile_mask(data, norms, t, mask, normal, narrow, query, scores, limbs)
+                mask, tests = tile_mask(
+                    data, norms, t, mask, normals, q, narrow, query, scores, limbs
+                )
                 work[q, 2] += tests
             if mask:
                 parts[at], masks[at] = t, mask

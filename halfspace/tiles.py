@@ -155,20 +155,20 @@ def popcount(mask):
 
 
 @part
-def settle_lanes(data, t, lanes, normal, query, limbs):
+def settle_lanes(data, t, lanes, normals, q, query, limbs):
     """Those of `lanes` of tile t that are inside the half-space, by the exact predicate."""
     inside = np.uint64(0)
     while lanes:
         lane = lowest_lane(lanes)
         lanes &= lanes - _ONE
         point = data[t, :, lane]
-        if exact_sign(normal, point, point[:0], query.offset, limbs) >= query.least_sign:
+        if exact_sign(normals[q], point, point[:0], query.offset, limbs) >= query.least_sign:
             inside |= _ONE << np.uint64(lane)
     return inside
 
 
 @part(inline=True)
-def tile_mask(data, norms, t, used, normal, narrow, query, scores, limbs):
+def tile_mask(data, norms, t, used, normals, q, narrow, query, scores, limbs):
     """Lanes of tile t inside the half-space, exactly; also how many needed the exact test.
 
     Parameters
@@ -177,8 +177,10 @@ def tile_mask(data, norms, t, used, normal, narrow, query, scores, limbs):
     t : int
     used : uint64
         Mask of the tile's lanes that hold points.
-    normal, narrow : arrays, shape (d,)
-        The half-space's normal as given, and as `prepare` filled it.
+    normals : float64 array, shape (m, d)
+        Row q is the half-space's normal as given.
+    narrow : array, shape (d,)
+        The normal as `prepare` filled it.
     query : Halfspace
         Of kind REGULAR.
     scores : float array, shape (64,)
@@ -195,4 +197,4 @@ def tile_mask(data, norms, t, used, normal, narrow, query, scores, limbs):
     unsettled = possible & ~inside
     if not unsettled:
         return inside, 0
-    return inside | settle_lanes(data, t, unsettled, normal, query, limbs), popcount(unsettled)
+    return inside | settle_lanes(data, t, unsettled, normals, q, query, limbs), popcount(unsettled)

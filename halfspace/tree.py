@@ -23,7 +23,7 @@ from . import parallel
 from .cover import Nodes
 from .jit import MARGIN_COVERED, kernel, part
 from .predicate import LIMBS
-from .query import ALL, NONE, prepare
+from .query import ALL, NONE, gamma, prepare, rescaled
 from .ranking import Best, least_useful, offer_tile, scaled_bar, sort_best
 from .tiles import (
     CHUNK_FLOATS,
@@ -42,6 +42,9 @@ from .tiles import (
 
 FANOUT = TILE
 """Children of a node: as many as a tile has lanes."""
+
+GROUP = 64
+"""Queries that walk together: as many as a mask has bits."""
 
 _ONE = np.uint64(1)
 _FULL = np.uint64(0xFFFF_FFFF_FFFF_FFFF)
@@ -222,64 +225,113 @@ def _children(levels, level, block):
     return levels[level - 1] + (block - levels[level]) * FANOUT
 
 
+@part
+def _copy(source, q, target):
+    for j in range(target.size):
+        target[j] = source[q, j]
+
+
 @kernel
 def cover_tree(tree, normals, offsets, closed, stop_at_first, indptr, parts, masks, counts, work):
-    """Cover half-spaces by walking the tree; see `cover.covers` for the arguments."""
+    """Cover up to 64 half-spaces by one walk of the tree; see `cover.covers` for the arguments.
+
+    A set of queries is a mask, as a set of lanes is. Those that straddle a node open it together,
+    so its bounds and its points are read from memory once for all of them.
+    """
     data, norms, count = tree.tiles.data, tree.tiles.norms, tree.tiles.ranks.size
     first, last, levels = tree.nodes.first, tree.nodes.last, tree.levels
     centres, halves, reaches = tree.centres, tree.halves, tree.reaches
-    d, height, dtype = data.shape[1], levels.size - 1, data.dtype
-    narrow, size, limbs = np.empty(d, dtype), np.empty(d, dtype), np.zeros(LIMBS, np.int64)
-    low, high = np.empty(TILE, dtype), np.empty(TILE, dtype)
+    d, height, dtype, tiles = data.shape[1], levels.size - 1, data.dtype, data.shape[0]
+    if not tiles:
+        return offsets.size
+    group = min(GROUP, offsets.size, parts.size // tiles)
+    narrows, narrow, size = np.empty((group, d), dtype), np.empty(d, dtype), np.empty(d, dtype)
+    low, high, limbs = np.empty(TILE, dtype), np.empty(TILE, dtype), np.zeros(LIMBS, np.int64)
+    ends, kinds = np.empty(group, np.int64), np.empty(group, np.int64)
+    scaled = np.empty((group, 2))
     stack = np.empty(((height + 1) * FANOUT, 2), np.int64)
-    at = 0
-    for q in range(offsets.size):
-        if parts.size - at < data.shape[0]:
-            return q
-        normal = normals[q]
-        query = prepare(normal, offsets[q], closed, narrow)
+    opened_by = np.empty((height + 1) * FANOUT, np.uint64)
+    straddlers = np.empty(FANOUT, np.uint64)
+    query = prepare(normals[0], offsets[0], closed, narrow)
+    wanted = np.uint64(0)
+    for q in range(group):
+        query = prepare(normals[q], offsets[q], closed, narrow)
         for j in range(d):
-            size[j] = abs(narrow[j])
-        offset = dtype.type(query.level)
-        depth = 0
-        if height and query.kind != NONE:
-            stack[0, 0], stack[0, 1], depth = levels[height - 1], height - 1, 1
-        while depth and not (stop_at_first and at > indptr[q]):
-            depth -= 1
-            block, level = stack[depth, 0], stack[depth, 1]
-            used = _used_nodes(last, block)
+            narrows[q, j] = narrow[j]
+        ends[q], kinds[q] = q * tiles, query.kind
+        scaled[q, 0], scaled[q, 1] = query.level, query.norm
+        if query.kind != NONE:
+            wanted |= _ONE << np.uint64(q)
+    # What does not depend on the query but on the scale of its normal.
+    error = gamma(d, query.unit)
+    stack[0, 0], stack[0, 1], opened_by[0], depth = levels[height - 1], height - 1, wanted, 1
+    while depth:
+        depth -= 1
+        block, level = stack[depth, 0], stack[depth, 1]
+        used, below = _used_nodes(last, block), _children(levels, level, block)
+        opened, members = np.uint64(0), opened_by[depth] & wanted
+        for lane in range(FANOUT):
+            straddlers[lane] = np.uint64(0)
+        while members:
+            q = lowest_lane(members)
+            bit = members & (~members + _ONE)
+            members ^= bit
             work[q, 0] += popcount(used)
             inside, straddling = used, np.uint64(0)
-            if query.kind != ALL:
+            if kinds[q] != ALL:
+                _copy(narrows, q, narrow)
+                for j in range(d):
+                    size[j] = abs(narrow[j])
+                query = rescaled(query, offsets[q], scaled[q, 0], scaled[q, 1], error)
                 score_ranges(centres, halves, reaches, block, narrow, size, query, low, high)
-                inside &= lanes_above(low, offset)
-                straddling = lanes_not_below(high, offset) & used & ~inside
+                inside &= lanes_above(low, dtype.type(query.level))
+                straddling = lanes_not_below(high, dtype.type(query.level)) & used & ~inside
+            opened |= straddling
+            while straddling:
+                straddlers[lowest_lane(straddling)] |= bit
+                straddling &= straddling - _ONE
+            if inside and stop_at_first:
+                wanted &= ~bit
             while inside:
                 v = block * FANOUT + lowest_lane(inside)
                 inside &= inside - _ONE
-                parts[at], masks[at] = ~v, _FULL
+                parts[ends[q]], masks[ends[q]] = ~v, _FULL
                 counts[q] += min(last[v] * TILE, count) - first[v] * TILE
-                at += 1
-            below = _children(levels, level, block)
-            while straddling:
-                child = below + lowest_lane(straddling)
-                straddling &= straddling - _ONE
-                if level:
-                    stack[depth, 0], stack[depth, 1] = child, level - 1
-                    depth += 1
-                    continue
+                ends[q] += 1
+        while opened:
+            lane = lowest_lane(opened)
+            opened &= opened - _ONE
+            child, members = below + lane, straddlers[lane] & wanted
+            if level:
+                stack[depth, 0], stack[depth, 1], opened_by[depth] = child, level - 1, members
+                depth += 1
+                continue
+            while members:
+                q = lowest_lane(members)
+                bit = members & (~members + _ONE)
+                members ^= bit
+                _copy(narrows, q, narrow)
+                query = rescaled(query, offsets[q], scaled[q, 0], scaled[q, 1], error)
                 mask = used_lanes(count, child)
                 work[q, 1] += popcount(mask)
-                mask, tests = tile_mask(data, norms, child, mask, normal, narrow, query, low, limbs)
+                mask, tests = tile_mask(
+                    data, norms, child, mask, normals, q, narrow, query, low, limbs
+                )
                 work[q, 2] += tests
                 if mask:
-                    parts[at], masks[at] = child, mask
+                    parts[ends[q]], masks[ends[q]] = child, mask
                     counts[q] += popcount(mask)
-                    at += 1
+                    ends[q] += 1
                     if stop_at_first:
-                        break
+                        wanted &= ~bit
+    # Each query wrote where it could not run into the next; now they move together.
+    at = 0
+    for q in range(group):
+        for s in range(q * tiles, ends[q]):
+            parts[at], masks[at] = parts[s], masks[s]
+            at += 1
         indptr[q + 1] = at
-    return offsets.size
+    return group
 
 
 @kernel
