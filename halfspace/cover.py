@@ -105,14 +105,14 @@ def covers(
 def _sum(covers, nodes, weights, sums):
     for q in range(sums.shape[0]):
         for s in range(covers.indptr[q], covers.indptr[q + 1]):
-            part = covers.parts[s]
-            if part < 0:
+            piece = covers.parts[s]
+            if piece < 0:
                 for c in range(sums.shape[1]):
-                    sums[q, c] += nodes.sums[~part, c]
+                    sums[q, c] += nodes.sums[~piece, c]
                 continue
             mask = covers.masks[s]
             while mask:
-                slot = part * TILE + lowest_lane(mask)
+                slot = piece * TILE + lowest_lane(mask)
                 mask &= mask - _ONE
                 for c in range(sums.shape[1]):
                     sums[q, c] += weights[slot, c]
@@ -136,16 +136,16 @@ def _write_ranks(covers, q, nodes, ranks, out):
     """Ranks of the points of cover q, in the order of its parts; whether they ascend."""
     k = 0
     for s in range(covers.indptr[q], covers.indptr[q + 1]):
-        part = covers.parts[s]
-        if part < 0:
-            first = nodes.first[~part] * TILE
-            for slot in range(first, min(nodes.last[~part] * TILE, ranks.size)):
+        piece = covers.parts[s]
+        if piece < 0:
+            first = nodes.first[~piece] * TILE
+            for slot in range(first, min(nodes.last[~piece] * TILE, ranks.size)):
                 out[k] = ranks[slot]
                 k += 1
             continue
         mask = covers.masks[s]
         while mask:
-            out[k] = ranks[part * TILE + lowest_lane(mask)]
+            out[k] = ranks[piece * TILE + lowest_lane(mask)]
             mask &= mask - _ONE
             k += 1
     for i in range(1, k):

@@ -1,6 +1,5 @@
 """Every benchmark runs once, as small as it goes, so that none rots unseen."""
 
-import contextlib
 import importlib
 import itertools
 import os
@@ -46,14 +45,16 @@ def test_every_benchmark_runs(suite):
     ran = 0
     for params in itertools.product(*suite.params):
         instance = suite()
-        with contextlib.suppress(NotImplementedError):
+        try:
             instance.setup(*params)
-            for run in runs(instance):
-                value = run(*params)
-                ran += 1
-                if run.__name__.startswith("track_"):
-                    assert value >= 0
-                    assert value == run(*params)  # counters, not clocks
+        except NotImplementedError:  # how asv is told that parameters do not go together
+            continue
+        for run in runs(instance):
+            value = run(*params)
+            ran += 1
+            if run.__name__.startswith("track_"):
+                assert value >= 0
+                assert value == run(*params)  # counters, not clocks
     assert ran
 
 
