@@ -18,6 +18,7 @@ from .parallel import get_threads, set_threads
 from .planner import build
 from .report import Report, ResultTooLarge, Top, Work
 from .scan import Scan
+from .shallow_cuttings import ShallowCuttings
 from .warm import warmup
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "Report",
     "ResultTooLarge",
     "Scan",
+    "ShallowCuttings",
     "Top",
     "Work",
     "build",

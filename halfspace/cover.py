@@ -102,7 +102,7 @@ def covers(
 
 
 @kernel
-def _sum(covers, nodes, weights, sums):
+def _sum(covers, nodes, ranks, weights, sums):
     for q in range(sums.shape[0]):
         for s in range(covers.indptr[q], covers.indptr[q + 1]):
             piece = covers.parts[s]
@@ -112,10 +112,10 @@ def _sum(covers, nodes, weights, sums):
                 continue
             mask = covers.masks[s]
             while mask:
-                slot = piece * TILE + lowest_lane(mask)
+                rank = ranks[piece * TILE + lowest_lane(mask)]
                 mask &= mask - _ONE
                 for c in range(sums.shape[1]):
-                    sums[q, c] += weights[slot, c]
+                    sums[q, c] += weights[rank, c]
 
 
 def keep(covers: Covers) -> Covers:
@@ -124,10 +124,12 @@ def keep(covers: Covers) -> Covers:
     return Covers(covers.indptr, parts, masks, covers.counts, covers.work)
 
 
-def weight_sums(covers: Covers, nodes: Nodes, weights: np.ndarray) -> np.ndarray:
-    """Weights (n, w) by slot, summed over each cover, float64 (queries, w)."""
+def weight_sums(
+    covers: Covers, nodes: Nodes, ranks: np.ndarray, weights: np.ndarray
+) -> np.ndarray:
+    """Weights (n, w) by rank, summed over each cover, float64 (queries, w)."""
     sums = np.zeros((len(covers), weights.shape[1]))
-    _sum(covers, nodes, weights, sums)
+    _sum(covers, nodes, ranks, weights, sums)
     return sums
 
 
@@ -182,7 +184,7 @@ def _radix_pass(source, target, shift, places):
 
 
 @part
-def _sort_ranks(values, spare, limit, places):
+def sort_ranks(values, spare, limit, places):
     """Sort ranks below `limit`; whether the result is in `spare`."""
     if values.size <= INSERTION_SORT_LENGTH:
         _insertion_sort(values)
@@ -208,7 +210,7 @@ def _fill(covers, nodes, ranks, ids, counts, out):
     for q in range(counts.size):
         size = counts[q]
         found = values[:size]
-        if not _write_ranks(covers, q, nodes, ranks, found) and _sort_ranks(
+        if not _write_ranks(covers, q, nodes, ranks, found) and sort_ranks(
             found, spare[:size], ranks.size, places
         ):
             found = spare[:size]

@@ -79,15 +79,15 @@ class Index(ABC):
             columns = as_weights(weights, len(rows))
             self._weights_ndim = columns.ndim
             columns = columns[:, None] if columns.ndim == 1 else columns
-        self.structure, order = self._build(rows, ranks, columns)
-        self._weights = frozen(columns[order])
+        self.structure = self._build(rows, ranks, columns)
+        self._weights = frozen(columns[by_id] if self._own_ids else columns.copy())
         frozen(self._ids)
 
     @abstractmethod
     def _build(
         self, points: np.ndarray, ranks: np.ndarray, weights: np.ndarray
-    ) -> tuple[NamedTuple, np.ndarray]:
-        """Flat arrays of the structure (with a field `tiles`), and the row of each slot.
+    ) -> NamedTuple:
+        """Flat arrays of the structure, with a field `tiles`.
 
         Parameters
         ----------
@@ -119,7 +119,9 @@ class Index(ABC):
     @property
     def nbytes(self) -> int:
         """Bytes held in arrays."""
-        return sum(array.nbytes for array in arrays_of((self.structure, self._ids, self._weights)))
+        arrays = arrays_of((self.structure, self._ids, self._weights))
+        owners = (a.base if isinstance(a.base, np.ndarray) else a for a in arrays)
+        return sum({id(owner): owner.nbytes for owner in owners}.values())
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({len(self)} points, d = {self.dim})"
@@ -328,8 +330,8 @@ class Index(ABC):
         if not self._weights_ndim:
             raise ValueError("sum: expected an index built with weights=, got one without")
         queries = as_queries(normals, offsets, self.dim)
-        nodes, weights = self.nodes, self._weights
-        sums = self._covers(queries, closed, lambda b: cover.weight_sums(b, nodes, weights))
+        nodes, ranks, weights = self.nodes, self.structure.tiles.ranks, self._weights
+        sums = self._covers(queries, closed, lambda b: cover.weight_sums(b, nodes, ranks, weights))
         sums = np.concatenate([np.zeros((0, weights.shape[1])), *sums])
         if self._weights_ndim == 1:
             sums = sums[:, 0]

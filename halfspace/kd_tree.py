@@ -176,9 +176,9 @@ class KDTree(Index):
 
     def _build(
         self, points: np.ndarray, ranks: np.ndarray, weights: np.ndarray
-    ) -> tuple[BoundedTree, np.ndarray]:
+    ) -> BoundedTree:
         order = order_points(points)
-        return make_tree(make_tiles(points, order, ranks), weights[order]), order
+        return make_tree(make_tiles(points, order, ranks), weights[order])
 
     def _query_nanoseconds(self) -> float:
         n, d = len(self), self.dim

@@ -12,7 +12,7 @@ import numpy as np
 from .jit import part
 from .predicate import UNIT, compensated, exact_score, exact_sign
 from .query import settled_range
-from .tiles import TILE, lanes_not_below, lowest_lane, tile_scores, used_lanes
+from .tiles import TILE, lanes_not_below, lowest_lane, tile_scores
 
 _ONE = np.uint64(1)
 
@@ -124,12 +124,11 @@ def least_useful(best):
 
 
 @part
-def offer_tile(data, norms, ranks, t, normal, narrow, query, best, scores, limbs):
-    """Offer every lane of tile t that may be among the k best.
+def offer_tile(data, norms, ranks, t, lanes, normal, narrow, query, best, scores, limbs):
+    """Offer those of `lanes`, a mask, of tile t that may be among the k best.
 
     `query` and `narrow` come from `prepare`; the offset does not matter.
     """
-    lanes = used_lanes(ranks.size, t)
     bar = least_useful(best)
     if bar > -np.inf:
         tile_scores(data, t, narrow, scores)

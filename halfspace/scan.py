@@ -63,7 +63,8 @@ def top_scan(scan, normals, slots, scores):
         size[0] = 0
         best = Best(slots[q], scores[q], errors, size)
         for t in range(data.shape[0]):
-            offer_tile(data, norms, ranks, t, normal, narrow, query, best, lane_scores, limbs)
+            used = used_lanes(ranks.size, t)
+            offer_tile(data, norms, ranks, t, used, normal, narrow, query, best, lane_scores, limbs)
         sort_best(data, ranks, normal, best, limbs)
 
 
@@ -87,9 +88,8 @@ class Scan(Index):
 
     def _build(
         self, points: np.ndarray, ranks: np.ndarray, weights: np.ndarray
-    ) -> tuple[ScanArrays, np.ndarray]:
-        order = np.argsort(ranks)
-        return ScanArrays(make_tiles(points, order, ranks)), order
+    ) -> ScanArrays:
+        return ScanArrays(make_tiles(points, np.argsort(ranks), ranks))
 
     def _query_nanoseconds(self) -> float:
         return 0.1 * len(self) * (self.dim + 4)

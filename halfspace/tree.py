@@ -362,7 +362,8 @@ def top_tree(tree, normals, slots, scores):
             if -negative_high < bar:
                 break
             if level < 0:
-                offer_tile(data, norms, ranks, block, normal, narrow, query, best, low, limbs)
+                used = used_lanes(ranks.size, block)
+                offer_tile(data, norms, ranks, block, used, normal, narrow, query, best, low, limbs)
                 bar = scaled_bar(query, least_useful(best))
                 continue
             score_ranges(centres, halves, reaches, block, narrow, size, query, low, high)

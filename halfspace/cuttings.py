@@ -1,0 +1,252 @@
+"""Shallow cuttings ready to be asked: fans of cones over a tree, and their traversals.
+
+A *level* is a fan: cones that cover the space of normals, each spanned by d directions n_1 … n_d,
+each direction with an offset c_f. The *conflict list* of a cone holds (at least) every point above
+one of its planes, ∪_f {p : <n_f, p> > c_f}. A query w = Σ s_f n_f + r with shares s_f >= 0 then
+obeys, for every point p that is *not* in the list of its cone,
+
+    <w, p> <= Σ s_f c_f + ||r|| ||p|| =: T,
+
+so where T < b the list holds every point of {<w, x> >= b}, whatever the directions, the offsets and
+the fan are: nothing rests on how they were found. The shares are A w, for the inverse A of the
+cone's directions N as it was rounded; negative ones are taken as zero. With u = 2^-53 and norms
+||n_f|| <= 1.001,
+
+    ||r|| <= (||I - N^T A||_F + γ_d Σ_f ||n_f|| ||A_f||) ||w|| + 1.001 Σ_f max(0, -s_f),
+
+whose first factor is stored a cone (`residuals`), rounded up. Whatever over- or underflows makes T
+infinite, NaN or larger, and then nothing is certified.
+
+Levels go from coarse (deep planes, long lists) to fine. A query walks each fan from the cone where
+the coarser one left it, across the facet of the most negative share, and stops at the first level
+that is not certified; the list of the last that was is scanned, exactly. Where none was, the tree
+answers. Lists are tiles of the tree, by number, or copies of the points in tiles of their own,
+ascending by id, so that reports need not be sorted.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from .jit import kernel, part
+from .predicate import LIMBS
+from .query import ALL, NONE, REGULAR, prepare
+from .ranking import Best, least_useful, offer_tile, scaled_bar, sort_best
+from .tiles import TILE, Tiles, popcount, tile_mask, used_lanes
+from .tree import GROUP, BoundedTree, cover_tree, top_tree
+
+SLACK = -1e-12
+"""Shares down to here count as zero: the query lies on the facet between two cones."""
+
+MOST_STEPS = 4096
+"""Cones a walk crosses in one fan before it is given up."""
+
+TOP_MARGIN = 2
+"""A level is tried for the k best when its planes have so many times k points above them."""
+
+
+class Cuttings(NamedTuple):
+    """Flat arrays, read-only. Cones of all levels stand in one row, coarsest level first."""
+
+    tiles: Tiles  # those of the tree, then those of conflict lists
+    tree: BoundedTree  # its tiles are views of the first of `tiles`
+    levels: np.ndarray  # (levels + 1,) int64, first cone of each level
+    depths: np.ndarray  # (levels,) int64, points above each plane, about
+    copied: np.ndarray  # (levels,) bool: lists are tiles of their own, not the tree's by number
+    solvers: np.ndarray  # (cones, d, d) float64, A: shares of w are A w
+    offsets: np.ndarray  # (cones, d) float64, c_f
+    residuals: np.ndarray  # (cones,) float64, bound on ||r|| / ||w|| where no share is negative
+    neighbours: np.ndarray  # (cones, d) int32, the cone across the facet opposite direction f
+    finer: np.ndarray  # (cones,) int32, cone of the next level to go on from
+    lists: np.ndarray  # (cones, 2) int64: first entry (or tile), entries (or points)
+    entries: np.ndarray  # int32, tiles of the tree
+    reach: np.ndarray  # (1,) float64, upper bound on every point's norm
+
+
+@part
+def walk(solvers, neighbours, cone, w, shares):
+    """Cone of the same level that holds w, from `cone` on, and the cones seen; fills `shares`.
+
+    The cone is -1 where the walk was given up.
+    """
+    d = w.size
+    for step in range(MOST_STEPS):
+        least, across = SLACK, -1
+        for f in range(d):
+            share = 0.0
+            for j in range(d):
+                share += solvers[cone, f, j] * w[j]
+            shares[f] = share
+            if share < least:
+                least, across = share, f
+        if across < 0:
+            return cone, step + 1
+        cone = neighbours[cone, across]
+        if cone < 0:
+            return -1, step + 1
+    return -1, MOST_STEPS
+
+
+@part
+def score_limit(offsets, residuals, reach, cone, shares, norm):
+    """T of the cone for a normal of such norm and shares: no point outside its list scores more."""
+    total, size, lost = 0.0, 0.0, residuals[cone] * norm
+    for f in range(shares.size):
+        share = shares[f]
+        if share < 0.0:
+            lost -= 1.001 * share
+        else:
+            total += share * offsets[cone, f]
+            size += abs(share * offsets[cone, f])
+    # The last term covers underflow, the one before it that of scaling w.
+    return total + (shares.size + 4) * 2.0**-52 * size + (lost + 2.0**-1060) * reach + 2.0**-1000
+
+
+@part
+def rescale(normals, q, query, w):
+    """Normal q, scaled as the filters' one is, in float64."""
+    for j in range(w.size):
+        w[j] = normals[q, j] * query.factors[0] * query.factors[1]
+
+
+@kernel
+def find_cones(cuttings, normals, offsets, closed, cones, levels, seen):
+    """Cone and level, for every query, of the finest certified list; level -1 where none is.
+
+    Also fills the number of cones seen. Queries of all points or none are given to the tree.
+    """
+    solvers, neighbours, finer = cuttings.solvers, cuttings.neighbours, cuttings.finer
+    limits, residuals, reach = cuttings.offsets, cuttings.residuals, cuttings.reach[0]
+    first, d = cuttings.levels, normals.shape[1]
+    narrow, w, shares = np.empty(d, cuttings.tiles.data.dtype), np.empty(d), np.empty(d)
+    for q in range(offsets.size):
+        levels[q], cones[q], seen[q] = -1, -1, 0
+        query = prepare(normals[q], offsets[q], closed, narrow)
+        if query.kind != REGULAR or first.size < 2:
+            continue
+        rescale(normals, q, query, w)
+        cone = np.int64(0)
+        for level in range(first.size - 1):
+            cone, steps = walk(solvers, neighbours, cone, w, shares)
+            seen[q] += steps
+            if cone < 0:
+                break
+            limit = score_limit(limits, residuals, reach, cone, shares, query.norm)
+            if not limit < query.level:
+                break
+            levels[q], cones[q] = level, cone
+            cone = np.int64(finer[cone])
+
+
+@kernel
+def cover_cuttings(
+    cuttings, normals, offsets, closed, stop_at_first, indptr, parts, masks, counts, work
+):
+    """Cover half-spaces from their conflict lists; see `cover.covers` for the arguments."""
+    data, norms = cuttings.tiles.data, cuttings.tiles.norms
+    lists, entries, copied = cuttings.lists, cuttings.entries, cuttings.copied
+    tree, count, m = cuttings.tree, cuttings.tree.tiles.ranks.size, offsets.size
+    cones, levels, seen = np.empty(m, np.int64), np.empty(m, np.int64), np.empty(m, np.int64)
+    find_cones(cuttings, normals, offsets, closed, cones, levels, seen)
+    narrow, scores = np.empty(data.shape[1], data.dtype), np.empty(TILE, data.dtype)
+    limbs, ends = np.zeros(LIMBS, np.int64), np.empty(GROUP + 1, np.int64)
+    at, q = 0, 0
+    while q < m:
+        if levels[q] < 0:
+            last = q + 1
+            while last < m and last - q < GROUP and levels[last] < 0:
+                last += 1
+            if parts.size - at < tree.tiles.data.shape[0]:
+                return q
+            done = cover_tree(
+                tree,
+                normals[q:last],
+                offsets[q:last],
+                closed,
+                stop_at_first,
+                ends,
+                parts[at:],
+                masks[at:],
+                counts[q:last],
+                work[q:last],
+            )
+            for i in range(done):
+                work[q + i, 0] += seen[q + i]
+                indptr[q + i + 1] = at + ends[i + 1]
+            at, q = at + ends[done], q + done
+            continue
+        own = copied[levels[q]]
+        first, size = lists[cones[q], 0], lists[cones[q], 1]
+        tiles = -(-size // TILE) if own else size
+        if parts.size - at < tiles:
+            return q
+        query = prepare(normals[q], offsets[q], closed, narrow)
+        work[q, 0] += seen[q]
+        for i in range(tiles):
+            t = first + i if own else np.int64(entries[first + i])
+            used = used_lanes(size, i) if own else used_lanes(count, t)
+            work[q, 1] += popcount(used)
+            mask, tests = tile_mask(data, norms, t, used, normals, q, narrow, query, scores, limbs)
+            work[q, 2] += tests
+            if mask:
+                parts[at], masks[at] = t, mask
+                counts[q] += popcount(mask)
+                at += 1
+                if stop_at_first:
+                    break
+        indptr[q + 1] = at
+        q += 1
+    return m
+
+
+@kernel
+def top_cuttings(cuttings, normals, slots, scores):
+    """Slots and scores of the k best of each query, best first; slots (m, k).
+
+    If k points of a list score above its limit T, no point outside can be among the k best.
+    """
+    data, norms, ranks = cuttings.tiles
+    solvers, neighbours, finer = cuttings.solvers, cuttings.neighbours, cuttings.finer
+    limits, residuals, reach = cuttings.offsets, cuttings.residuals, cuttings.reach[0]
+    lists, entries, copied = cuttings.lists, cuttings.entries, cuttings.copied
+    depths, tree, d, k = cuttings.depths, cuttings.tree, data.shape[1], slots.shape[1]
+    narrow, lane_scores = np.empty(d, data.dtype), np.empty(TILE, data.dtype)
+    w, shares, limbs = np.empty(d), np.empty(d), np.zeros(LIMBS, np.int64)
+    errors, filled = np.empty(k), np.zeros(1, np.int64)
+    path, bars = np.empty(depths.size, np.int64), np.empty(depths.size)
+    for q in range(slots.shape[0]):
+        normal = normals[q]
+        query = prepare(normal, 0.0, True, narrow)
+        rescale(normals, q, query, w)
+        cone, level = np.int64(0), 0
+        while (
+            query.kind == REGULAR and level < depths.size and depths[level] >= TOP_MARGIN * k
+        ):
+            cone, _ = walk(solvers, neighbours, cone, w, shares)
+            if cone < 0:
+                break
+            path[level] = cone
+            bars[level] = score_limit(limits, residuals, reach, cone, shares, query.norm)
+            cone = np.int64(finer[cone])
+            level += 1
+        certified = False
+        best = Best(slots[q], scores[q], errors, filled)
+        while level and not certified:
+            level -= 1
+            filled[0] = 0
+            first, size = lists[path[level], 0], lists[path[level], 1]
+            for i in range(-(-size // TILE) if copied[level] else size):
+                t = first + i if copied[level] else np.int64(entries[first + i])
+                used = (
+                    used_lanes(size, i)
+                    if copied[level]
+                    else used_lanes(tree.tiles.ranks.size, t)
+                )
+                offer_tile(
+                    data, norms, ranks, t, used, normal, narrow, query, best, lane_scores, limbs
+                )
+            certified = filled[0] == k and scaled_bar(query, least_useful(best)) > bars[level]
+        if certified:
+            sort_best(data, ranks, normal, best, limbs)
+        else:
+            top_tree(tree, normals[q : q + 1], slots[q : q + 1], scores[q : q + 1])

@@ -1,0 +1,226 @@
+"""Fans: cones over planes at one depth, fine enough that hardly anything is read in vain.
+
+For a depth k and directions u_1 … u_m the planes {<u_j, x> = c_j} with k points above each bound a
+convex polytope Q = ∩ {<u_j, x> <= c_j}. Over the points of its normal fan at a vertex v, where d
+planes meet, <w, v> = Σ s_f c_f is the least bound that the planes give on what lies beyond their
+conflict lists (linear programming duality), so the cones of that fan are the best for them. They are
+the facets of the convex hull of the dual points u_j / (c_j - <u_j, o>), o inside Q, which Qhull
+finds. A cone is *loose* if far fewer than k points lie above the plane through v along a direction
+inside the cone; then that direction becomes a plane of its own, at depth k, and the hull is taken
+again, until no cone is loose.
+
+This is Matoušek's shallow cutting (1992: O((n/k)^⌊d/2⌋) cones, conflict lists of O(k) points) made
+by local improvement. Hulls of random samples (Clarkson, Shor 1989) give the same bounds, but a
+sample's facet has some 3 n/r points above it, with large variance, where a plane here has k: the
+lists scanned are about five times shorter.
+
+Nothing in this file decides an answer: a fan that is poor, or wrong, costs time (see `cuttings.py`).
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy.spatial import ConvexHull, QhullError
+
+from . import parallel
+from .cuttings import SLACK, Cuttings, score_limit, walk
+from .jit import kernel
+from .query import prepare
+from .quickselect import select
+from .tiles import TILE, tile_scores, used_lanes
+
+LOOSE = 0.4
+"""A cone is loose if fewer than so many times k points lie above its vertex's plane."""
+
+MOST_ROUNDS = 24
+"""Hulls taken for a level, at most."""
+
+PROBE_SCORES = 4096
+"""Scores of a conflict list that a depth is estimated from."""
+
+LEAST_HEIGHT = 1e-6
+"""Least distance of a plane from the origin, in spreads of the points."""
+
+CENTRE_SAMPLE = 1 << 16
+"""Points that the origin and the spreads are estimated from."""
+
+
+class Frame(NamedTuple):
+    """Coordinates in which the points are centred and, about, isotropic."""
+
+    centre: np.ndarray  # (d,) float64
+    axes: np.ndarray  # (d, d) float64: a direction u there is the normal axes @ u here
+
+    def normals(self, directions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Unit normals (m, d) of directions (m, d), and what each was divided by."""
+        normals = directions @ self.axes.T
+        lengths = np.linalg.norm(normals, axis=1)
+        return normals / lengths[:, None], lengths
+
+
+class Fan(NamedTuple):
+    """One level's planes and the cones between them."""
+
+    normals: np.ndarray  # (m, d) float64, unit
+    offsets: np.ndarray  # (m,) float64
+    cones: np.ndarray  # (cones, d) int64, the planes that span each
+    neighbours: np.ndarray  # (cones, d) int32
+    directions: np.ndarray  # (m, d) float64, the planes' in the frame
+
+
+def frame_of(tiles) -> Frame:
+    """Frame of the points in tiles, from a sample of them."""
+    step = max(1, len(tiles.data) * TILE // CENTRE_SAMPLE)
+    slots = np.arange(0, tiles.count, step)
+    rows = tiles.data[slots // TILE, :, slots % TILE].astype(np.float64)
+    centre = rows.mean(axis=0)
+    spread, axes = np.linalg.eigh(np.atleast_2d(np.cov(rows - centre, rowvar=False)))
+    # A flat set keeps a little thickness: its planes across must not be infinitely far apart.
+    spread = np.sqrt(np.maximum(spread, max(spread[-1], 1e-300) * 1e-12))
+    return Frame(centre, axes / spread)
+
+
+@kernel
+def _probe(cuttings, normals, limits, k, offsets, above):
+    """Offset of the plane with k points above, and points above `limits`, estimated a normal.
+
+    From the finest list that reaches k points down; from all points where there is no level.
+    """
+    data, count = cuttings.tiles.data, cuttings.tree.tiles.ranks.size
+    solvers, neighbours, finer = cuttings.solvers, cuttings.neighbours, cuttings.finer
+    levels, lists, entries = cuttings.levels.size - 1, cuttings.lists, cuttings.entries
+    d = data.shape[1]
+    narrow, scores = np.empty(d, data.dtype), np.empty(TILE, data.dtype)
+    keys, rows, shares = np.empty(0), np.empty(0, np.int32), np.empty(d)
+    for q in range(normals.shape[0]):
+        cone = np.int64(0)
+        for level in range(levels):
+            if level:
+                cone = np.int64(finer[cone])
+            found, _ = walk(solvers, neighbours, cone, normals[q], shares)
+            if found >= 0:
+                cone = found
+        first, size = np.int64(0), cuttings.tree.tiles.data.shape[0]
+        if levels:
+            first, size = lists[cone, 0], lists[cone, 1]
+        # An odd step takes other lanes from every tile: the sample is spread over all of them.
+        step = max(1, size * TILE // PROBE_SCORES) | 1
+        if keys.size < size * TILE // step + 1:
+            keys = np.empty(size * TILE // step + 1)
+            rows = np.empty(keys.size, np.int32)
+        for j in range(d):
+            narrow[j] = normals[q, j]
+        taken, over, lane = 0, 0, 0
+        for i in range(size):
+            t = np.int64(entries[first + i]) if levels else i
+            tile_scores(data, t, narrow, scores)
+            while lane < TILE:
+                if t * TILE + lane < count:
+                    keys[taken] = -scores[lane]
+                    over += scores[lane] > limits[q]
+                    taken += 1
+                lane += step
+            lane -= TILE
+        above[q] = over * step
+        offsets[q] = -np.inf
+        if taken:
+            rank = min(max(k // step, 1), taken) - 1
+            select(keys[:taken], rows[:taken], rank)
+            offsets[q] = -keys[rank]
+
+
+def probe(
+    cuttings: Cuttings, normals: np.ndarray, limits: np.ndarray, k: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Offsets (m,) with about k points above, and about how many are above `limits` (m,)."""
+    offsets, above = np.empty(len(normals)), np.empty(len(normals), np.int64)
+    parallel.run(
+        [
+            lambda a=a, b=b: _probe(
+                cuttings, normals[a:b], limits[a:b], k, offsets[a:b], above[a:b]
+            )
+            for a, b in parallel.parts(len(normals), 10.0 * k + 1000.0)
+        ]
+    )
+    return offsets, above
+
+
+def _dual_hull(directions: np.ndarray, heights: np.ndarray) -> ConvexHull | None:
+    try:
+        return ConvexHull(directions / heights[:, None])
+    except (QhullError, ValueError):
+        return None
+
+
+def _vertices(directions: np.ndarray, heights: np.ndarray, cones: np.ndarray) -> np.ndarray:
+    """Points where each cone's planes meet; NaN where they do not."""
+    planes = directions[cones]
+    with np.errstate(all="ignore"):
+        regular = np.abs(np.linalg.det(planes)) > 1e-14
+        vertices = np.full(cones.shape, np.nan)
+        vertices[regular] = np.linalg.solve(planes[regular], heights[cones][regular][:, :, None])[
+            :, :, 0
+        ]
+    return vertices
+
+
+def _inside(directions: np.ndarray, cones: np.ndarray, vertices: np.ndarray) -> np.ndarray:
+    """A unit direction inside every cone: that of its vertex, where it is inside, or the middle."""
+    planes = directions[cones]
+    middle = planes.mean(axis=1)
+    with np.errstate(all="ignore"):
+        shares = np.linalg.solve(
+            np.where(np.isnan(vertices)[:, :1, None], np.eye(planes.shape[1]), planes).transpose(
+                0, 2, 1
+            ),
+            vertices[:, :, None],
+        )[:, :, 0]
+        inside = np.where((shares > 0).all(axis=1)[:, None], vertices, middle)
+        return inside / np.linalg.norm(inside, axis=1, keepdims=True)
+
+
+def make_fan(
+    cuttings: Cuttings, frame: Frame, directions: np.ndarray, k: int, most_cones: int
+) -> Fan | None:
+    """Fan of planes at depth k, from `directions` (m, d) in the frame on.
+
+    Parameters
+    ----------
+    cuttings : Cuttings
+        The levels so far; the finest one's depth at least k.
+    most_cones : int
+        More cones are given up: None is returned, as where Qhull finds no hull.
+    """
+
+    def heights_of(new: np.ndarray, limits: np.ndarray) -> tuple[np.ndarray, ...]:
+        normals, lengths = frame.normals(new)
+        base = normals @ frame.centre
+        offsets, above = probe(cuttings, normals, base + limits / lengths, k)
+        heights = (offsets - base) * lengths
+        return np.maximum(heights, LEAST_HEIGHT), offsets, above
+
+    unlimited = np.full(len(directions), np.inf)
+    heights, offsets, _ = heights_of(directions, unlimited)
+    for _ in range(MOST_ROUNDS):
+        hull = _dual_hull(directions, heights)
+        if hull is None or len(hull.simplices) > most_cones:
+            return None
+        vertices = _vertices(directions, heights, hull.simplices)
+        usable = ~np.isnan(vertices[:, 0])
+        within = _inside(directions, hull.simplices[usable], vertices[usable])
+        limits = (within * vertices[usable]).sum(axis=1)
+        new_heights, new_offsets, above = heights_of(within, limits)
+        loose = (above < LOOSE * k) & (new_heights < limits * (1.0 - 1e-9))
+        if not loose.any():
+            break
+        directions = np.concatenate([directions, within[loose]])
+        heights = np.concatenate([heights, new_heights[loose]])
+        offsets = np.concatenate([offsets, new_offsets[loose]])
+    used, cones = np.unique(hull.simplices, return_inverse=True)
+    return Fan(
+        frame.normals(directions[used])[0],
+        offsets[used],
+        cones.reshape(hull.simplices.shape),
+        hull.neighbors.astype(np.int32),
+        directions[used],
+    )
