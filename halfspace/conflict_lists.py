@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from . import parallel
-from .cover import Covers, sort_ranks
+from .cover import RADIX_BITS, Covers, sort_ranks
 from .cuttings import Cuttings
 from .jit import kernel, part
 from .tiles import TILE, Tiles, frozen, lowest_lane, popcount, used_lanes
@@ -61,9 +61,7 @@ def _merge(cones, indptr, parts, masks, first, last, count, sizes, points, entri
     lanes = np.empty(most, np.uint64)
     at = 0
     for cone in range(cones.shape[0]):
-        size = _gather(
-            cone, cones, indptr, parts, masks, first, last, count, place, tiles, lanes
-        )
+        size = _gather(cone, cones, indptr, parts, masks, first, last, count, place, tiles, lanes)
         sizes[cone], points[cone] = size, 0
         for i in range(size):
             points[cone] += popcount(lanes[i])
@@ -125,8 +123,8 @@ def _copy(indptr, entries, masks, source, norms, ranks, slots, first, data, new_
     most = 0
     for i in range(first.size):
         most = max(most, (indptr[i + 1] - indptr[i]) * TILE)
-    found, spare = np.empty(most, np.int32), np.empty(most, np.int32)
-    places = np.empty(1 << 11, np.int32)
+    found, spare = np.empty(most, np.int64), np.empty(most, np.int64)
+    places = np.empty(1 << RADIX_BITS, np.int32)
     for i in range(first.size):
         size = 0
         for s in range(indptr[i], indptr[i + 1]):
@@ -147,15 +145,22 @@ def _copy(indptr, entries, masks, source, norms, ranks, slots, first, data, new_
             new_ranks[t * TILE + lane] = ordered[k]
 
 
-def copy_lists(cuttings: Cuttings, levels: list[Lists], room: int) -> Cuttings:
-    """Cuttings with the lists of whole levels as points, the smallest first, within `room` bytes."""
+def first_tiles(tiles: Tiles, count: int) -> Tiles:
+    """Views of the tiles of the first `count` slots."""
+    used = -(-count // TILE)
+    views = tiles.data[:used], tiles.norms[:used], tiles.ranks[:count]
+    return Tiles(*(frozen(view) for view in views))
+
+
+def copy_lists(cuttings: Cuttings, levels: list[Lists], order: np.ndarray, room: int) -> Cuttings:
+    """Cuttings with the lists of whole levels as points, in `order`, as `room` bytes allow."""
     tiles = cuttings.tree.tiles
-    growth = [copied_bytes(lists, tiles) for lists in levels]
     copied = np.zeros(len(levels), bool)
-    for level in np.argsort(growth, kind="stable"):
-        if growth[level] <= room:
+    for level in order:
+        growth = copied_bytes(levels[level], tiles)
+        if growth <= room:
             copied[level] = True
-            room -= growth[level]
+            room -= growth
     if not copied.any():
         return cuttings
     base = len(tiles.data)
@@ -201,10 +206,9 @@ def copy_lists(cuttings: Cuttings, levels: list[Lists], room: int) -> Cuttings:
             ]
         )
     whole = Tiles(frozen(data), frozen(norms), frozen(ranks))
-    views = Tiles(frozen(data[:base]), frozen(norms[:base]), frozen(ranks[: tiles.count]))
     return cuttings._replace(
         tiles=whole,
-        tree=cuttings.tree._replace(tiles=views),
+        tree=cuttings.tree._replace(tiles=first_tiles(whole, tiles.count)),
         copied=frozen(copied),
         lists=frozen(np.concatenate(new_lists)),
         entries=frozen(np.concatenate([np.empty(0, np.int32), *entries])),

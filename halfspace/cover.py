@@ -124,9 +124,7 @@ def keep(covers: Covers) -> Covers:
     return Covers(covers.indptr, parts, masks, covers.counts, covers.work)
 
 
-def weight_sums(
-    covers: Covers, nodes: Nodes, ranks: np.ndarray, weights: np.ndarray
-) -> np.ndarray:
+def weight_sums(covers: Covers, nodes: Nodes, ranks: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Weights (n, w) by rank, summed over each cover, float64 (queries, w)."""
     sums = np.zeros((len(covers), weights.shape[1]))
     _sum(covers, nodes, ranks, weights, sums)
@@ -134,26 +132,27 @@ def weight_sums(
 
 
 @part
-def _write_ranks(covers, q, nodes, ranks, out):
+def _write_ranks(covers, q, nodes, ranks, points, out):
     """Ranks of the points of cover q, in the order of its parts; whether they ascend."""
-    k = 0
+    k, before, ascending = 0, np.int64(-1), True
     for s in range(covers.indptr[q], covers.indptr[q + 1]):
         piece = covers.parts[s]
         if piece < 0:
             first = nodes.first[~piece] * TILE
-            for slot in range(first, min(nodes.last[~piece] * TILE, ranks.size)):
-                out[k] = ranks[slot]
+            for slot in range(first, min(nodes.last[~piece] * TILE, points)):
+                rank = np.int64(ranks[slot])
+                ascending &= before < rank
+                out[k] = before = rank
                 k += 1
             continue
         mask = covers.masks[s]
         while mask:
-            out[k] = ranks[piece * TILE + lowest_lane(mask)]
+            rank = np.int64(ranks[piece * TILE + lowest_lane(mask)])
+            ascending &= before < rank
+            out[k] = before = rank
             mask &= mask - _ONE
             k += 1
-    for i in range(1, k):
-        if out[i - 1] > out[i]:
-            return False
-    return True
+    return ascending
 
 
 @part
@@ -184,51 +183,83 @@ def _radix_pass(source, target, shift, places):
 
 
 @part
+def _radix_passes(size, bits):
+    """Passes that sort so many keys of so many bits at the least cost."""
+    best, least = 1, np.inf
+    for passes in range(1, bits + 1):
+        width = -(-bits // passes)
+        if width <= RADIX_BITS:
+            # A pass goes twice over the keys and twice over its digits.
+            cost = passes * (size + 0.6 * (1 << width))
+            if cost < least:
+                best, least = passes, cost
+    return best
+
+
+@part
 def sort_ranks(values, spare, limit, places):
-    """Sort ranks below `limit`; whether the result is in `spare`."""
+    """Sort ranks below `limit`, in O(size); whether the result is in `spare`.
+
+    `places` (2^RADIX_BITS,) is scratch.
+    """
     if values.size <= INSERTION_SORT_LENGTH:
         _insertion_sort(values)
         return False
-    passes = 0
-    while (limit - 1) >> (passes * RADIX_BITS):
-        if passes % 2:
-            _radix_pass(spare, values, passes * RADIX_BITS, places)
+    bits = 1
+    while (limit - 1) >> bits:
+        bits += 1
+    passes = _radix_passes(values.size, bits)
+    width = -(-bits // passes)
+    for i in range(passes):
+        if i % 2:
+            _radix_pass(spare, values, i * width, places[: 1 << width])
         else:
-            _radix_pass(values, spare, passes * RADIX_BITS, places)
-        passes += 1
+            _radix_pass(values, spare, i * width, places[: 1 << width])
     return passes % 2 == 1
 
 
 @kernel
-def _fill(covers, nodes, ranks, ids, counts, out):
+def _fill(covers, nodes, ranks, ids, counts, points, out):
     longest = 0
     for q in range(counts.size):
         longest = max(longest, counts[q])
-    values, spare = np.empty(longest, np.int32), np.empty(longest, np.int32)
-    places = np.empty(1 << RADIX_BITS, np.int32)
+    spare, places = np.empty(longest, np.int64), np.empty(1 << RADIX_BITS, np.int32)
     start = 0
     for q in range(counts.size):
-        size = counts[q]
-        found = values[:size]
-        if not _write_ranks(covers, q, nodes, ranks, found) and sort_ranks(
-            found, spare[:size], ranks.size, places
+        found, other = out[start : start + counts[q]], spare[: counts[q]]
+        if not _write_ranks(covers, q, nodes, ranks, points, found) and sort_ranks(
+            found, other, points, places
         ):
-            found = spare[:size]
-        for i in range(size):
-            out[start + i] = ids[found[i]] if ids.size else found[i]
-        start += size
+            found[:] = other
+        if ids.size:
+            for i in range(found.size):
+                found[i] = ids[found[i]]
+        start += counts[q]
 
 
-def fill(blocks: list[Covers], nodes: Nodes, ranks: np.ndarray, ids: np.ndarray) -> np.ndarray:
+def fill(
+    blocks: list[Covers], nodes: Nodes, ranks: np.ndarray, ids: np.ndarray, points: int
+) -> np.ndarray:
     """Ids in each cover, ascending within a query, int64 (sum of counts,).
 
-    `ids` maps ranks to the caller's ids; empty where they are the same.
+    Parameters
+    ----------
+    blocks : list of Covers
+    nodes : Nodes
+    ranks : ndarray of int32
+        Rank of each slot's point.
+    ids : ndarray of int64
+        Maps ranks to the caller's ids; empty where they are the same.
+    points : int
+        Their number; slots from there on are copies.
     """
     ends = np.cumsum([0, *(block.counts.sum() for block in blocks)])
     indices = np.empty(ends[-1], np.int64)
     parallel.run(
         [
-            lambda b=block, out=indices[first:last]: _fill(b, nodes, ranks, ids, b.counts, out)
+            lambda b=block, out=indices[first:last]: _fill(
+                b, nodes, ranks, ids, b.counts, points, out
+            )
             for block, first, last in zip(blocks, ends[:-1], ends[1:], strict=True)
         ]
     )

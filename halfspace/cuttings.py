@@ -30,7 +30,7 @@ import numpy as np
 
 from .jit import kernel, part
 from .predicate import LIMBS
-from .query import ALL, NONE, REGULAR, prepare
+from .query import REGULAR, prepare
 from .ranking import Best, least_useful, offer_tile, scaled_bar, sort_best
 from .tiles import TILE, Tiles, popcount, tile_mask, used_lanes
 from .tree import GROUP, BoundedTree, cover_tree, top_tree
@@ -149,7 +149,7 @@ def cover_cuttings(
     cones, levels, seen = np.empty(m, np.int64), np.empty(m, np.int64), np.empty(m, np.int64)
     find_cones(cuttings, normals, offsets, closed, cones, levels, seen)
     narrow, scores = np.empty(data.shape[1], data.dtype), np.empty(TILE, data.dtype)
-    limbs, ends = np.zeros(LIMBS, np.int64), np.empty(GROUP + 1, np.int64)
+    limbs, ends = np.zeros(LIMBS, np.int64), np.zeros(GROUP + 1, np.int64)
     at, q = 0, 0
     while q < m:
         if levels[q] < 0:
@@ -219,9 +219,7 @@ def top_cuttings(cuttings, normals, slots, scores):
         query = prepare(normal, 0.0, True, narrow)
         rescale(normals, q, query, w)
         cone, level = np.int64(0), 0
-        while (
-            query.kind == REGULAR and level < depths.size and depths[level] >= TOP_MARGIN * k
-        ):
+        while query.kind == REGULAR and level < depths.size and depths[level] >= TOP_MARGIN * k:
             cone, _ = walk(solvers, neighbours, cone, w, shares)
             if cone < 0:
                 break
@@ -238,9 +236,7 @@ def top_cuttings(cuttings, normals, slots, scores):
             for i in range(-(-size // TILE) if copied[level] else size):
                 t = first + i if copied[level] else np.int64(entries[first + i])
                 used = (
-                    used_lanes(size, i)
-                    if copied[level]
-                    else used_lanes(tree.tiles.ranks.size, t)
+                    used_lanes(size, i) if copied[level] else used_lanes(tree.tiles.ranks.size, t)
                 )
                 offer_tile(
                     data, norms, ranks, t, used, normal, narrow, query, best, lane_scores, limbs

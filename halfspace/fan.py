@@ -1,20 +1,19 @@
 """Fans: cones over planes at one depth, fine enough that hardly anything is read in vain.
 
 For a depth k and directions u_1 … u_m the planes {<u_j, x> = c_j} with k points above each bound a
-convex polytope Q = ∩ {<u_j, x> <= c_j}. Over the points of its normal fan at a vertex v, where d
-planes meet, <w, v> = Σ s_f c_f is the least bound that the planes give on what lies beyond their
-conflict lists (linear programming duality), so the cones of that fan are the best for them. They are
-the facets of the convex hull of the dual points u_j / (c_j - <u_j, o>), o inside Q, which Qhull
-finds. A cone is *loose* if far fewer than k points lie above the plane through v along a direction
-inside the cone; then that direction becomes a plane of its own, at depth k, and the hull is taken
-again, until no cone is loose.
+convex polytope Q = ∩ {<u_j, x> <= c_j}. In the normal cone of a vertex v of Q, where d planes meet,
+<w, v> = Σ s_f c_f is the least bound that the planes give on what lies beyond their conflict lists
+(linear programming duality), so the cones of that fan are the best for them. They are the facets of
+the convex hull of the dual points u_j / (c_j - <u_j, o>), o inside Q, which Qhull finds. A cone is
+*loose* if far fewer than k points lie above the plane through v along a direction inside the cone;
+then that direction becomes one more plane at depth k, and the hull is taken again, until no cone is
+loose.
 
 This is Matoušek's shallow cutting (1992: O((n/k)^⌊d/2⌋) cones, conflict lists of O(k) points) made
 by local improvement. Hulls of random samples (Clarkson, Shor 1989) give the same bounds, but a
-sample's facet has some 3 n/r points above it, with large variance, where a plane here has k: the
-lists scanned are about five times shorter.
+sample's facet has some d n/r points above it, with large variance, where a plane here has k.
 
-Nothing in this file decides an answer: a fan that is poor, or wrong, costs time (see `cuttings.py`).
+Nothing in this file decides an answer: a poor fan, or a wrong one, costs time (see `cuttings.py`).
 """
 
 from typing import NamedTuple
@@ -23,19 +22,21 @@ import numpy as np
 from scipy.spatial import ConvexHull, QhullError
 
 from . import parallel
-from .cuttings import SLACK, Cuttings, score_limit, walk
+from .cuttings import Cuttings, walk
 from .jit import kernel
-from .query import prepare
 from .quickselect import select
-from .tiles import TILE, tile_scores, used_lanes
+from .tiles import TILE, Tiles, tile_scores
 
-LOOSE = 0.4
-"""A cone is loose if fewer than so many times k points lie above its vertex's plane."""
+LOOSE = {2: 0.6, 3: 0.4}
+"""A cone is loose if fewer than so many times k points lie above its vertex's plane, by d."""
+
+LOOSE_ABOVE = 0.25
+"""The same in more dimensions, where cones are many and small ones dear."""
 
 MOST_ROUNDS = 24
 """Hulls taken for a level, at most."""
 
-PROBE_SCORES = 4096
+PROBE_SCORES = 2048
 """Scores of a conflict list that a depth is estimated from."""
 
 LEAST_HEIGHT = 1e-6
@@ -68,23 +69,26 @@ class Fan(NamedTuple):
     directions: np.ndarray  # (m, d) float64, the planes' in the frame
 
 
-def frame_of(tiles) -> Frame:
-    """Frame of the points in tiles, from a sample of them."""
+def frame_of(tiles: Tiles) -> Frame | None:
+    """Frame of the points in tiles, from a sample of them; None where their squares overflow."""
     step = max(1, len(tiles.data) * TILE // CENTRE_SAMPLE)
     slots = np.arange(0, tiles.count, step)
     rows = tiles.data[slots // TILE, :, slots % TILE].astype(np.float64)
     centre = rows.mean(axis=0)
-    spread, axes = np.linalg.eigh(np.atleast_2d(np.cov(rows - centre, rowvar=False)))
+    covariance = np.cov(rows - centre, rowvar=False)
+    if not np.isfinite(covariance).all():
+        return None
+    spread, axes = np.linalg.eigh(covariance)
     # A flat set keeps a little thickness: its planes across must not be infinitely far apart.
     spread = np.sqrt(np.maximum(spread, max(spread[-1], 1e-300) * 1e-12))
     return Frame(centre, axes / spread)
 
 
 @kernel
-def _probe(cuttings, normals, limits, k, offsets, above):
-    """Offset of the plane with k points above, and points above `limits`, estimated a normal.
+def _probe(cuttings, normals, limits, k, enough, offsets):
+    """Offset of the plane with k points above, for every normal; NaN if `enough` are above a limit.
 
-    From the finest list that reaches k points down; from all points where there is no level.
+    Estimated from the finest list of the normal's cone, or from all points where there is no level.
     """
     data, count = cuttings.tiles.data, cuttings.tree.tiles.ranks.size
     solvers, neighbours, finer = cuttings.solvers, cuttings.neighbours, cuttings.finer
@@ -121,28 +125,25 @@ def _probe(cuttings, normals, limits, k, offsets, above):
                     taken += 1
                 lane += step
             lane -= TILE
-        above[q] = over * step
-        offsets[q] = -np.inf
-        if taken:
+        offsets[q] = np.nan
+        if taken and over * step < enough:
             rank = min(max(k // step, 1), taken) - 1
             select(keys[:taken], rows[:taken], rank)
             offsets[q] = -keys[rank]
 
 
 def probe(
-    cuttings: Cuttings, normals: np.ndarray, limits: np.ndarray, k: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Offsets (m,) with about k points above, and about how many are above `limits` (m,)."""
-    offsets, above = np.empty(len(normals)), np.empty(len(normals), np.int64)
+    cuttings: Cuttings, normals: np.ndarray, limits: np.ndarray, k: int, enough: float
+) -> np.ndarray:
+    """Offsets (m,) with about k points above; NaN where about `enough` are above `limits` (m,)."""
+    offsets = np.empty(len(normals))
     parallel.run(
         [
-            lambda a=a, b=b: _probe(
-                cuttings, normals[a:b], limits[a:b], k, offsets[a:b], above[a:b]
-            )
+            lambda a=a, b=b: _probe(cuttings, normals[a:b], limits[a:b], k, enough, offsets[a:b])
             for a, b in parallel.parts(len(normals), 10.0 * k + 1000.0)
         ]
     )
-    return offsets, above
+    return offsets
 
 
 def _dual_hull(directions: np.ndarray, heights: np.ndarray) -> ConvexHull | None:
@@ -155,28 +156,20 @@ def _dual_hull(directions: np.ndarray, heights: np.ndarray) -> ConvexHull | None
 def _vertices(directions: np.ndarray, heights: np.ndarray, cones: np.ndarray) -> np.ndarray:
     """Points where each cone's planes meet; NaN where they do not."""
     planes = directions[cones]
-    with np.errstate(all="ignore"):
-        regular = np.abs(np.linalg.det(planes)) > 1e-14
-        vertices = np.full(cones.shape, np.nan)
-        vertices[regular] = np.linalg.solve(planes[regular], heights[cones][regular][:, :, None])[
-            :, :, 0
-        ]
+    regular = np.abs(np.linalg.det(planes)) > 1e-14
+    vertices = np.full(cones.shape, np.nan)
+    vertices[regular] = np.linalg.solve(planes[regular], heights[cones][regular][:, :, None])[
+        :, :, 0
+    ]
     return vertices
 
 
 def _inside(directions: np.ndarray, cones: np.ndarray, vertices: np.ndarray) -> np.ndarray:
     """A unit direction inside every cone: that of its vertex, where it is inside, or the middle."""
     planes = directions[cones]
-    middle = planes.mean(axis=1)
-    with np.errstate(all="ignore"):
-        shares = np.linalg.solve(
-            np.where(np.isnan(vertices)[:, :1, None], np.eye(planes.shape[1]), planes).transpose(
-                0, 2, 1
-            ),
-            vertices[:, :, None],
-        )[:, :, 0]
-        inside = np.where((shares > 0).all(axis=1)[:, None], vertices, middle)
-        return inside / np.linalg.norm(inside, axis=1, keepdims=True)
+    shares = np.linalg.solve(planes.transpose(0, 2, 1), vertices[:, :, None])[:, :, 0]
+    inside = np.where((shares > 0).all(axis=1)[:, None], vertices, planes.mean(axis=1))
+    return inside / np.linalg.norm(inside, axis=1, keepdims=True)
 
 
 def make_fan(
@@ -192,27 +185,31 @@ def make_fan(
         More cones are given up: None is returned, as where Qhull finds no hull.
     """
 
-    def heights_of(new: np.ndarray, limits: np.ndarray) -> tuple[np.ndarray, ...]:
+    def heights_of(new: np.ndarray, limits: np.ndarray, enough: float) -> tuple[np.ndarray, ...]:
         normals, lengths = frame.normals(new)
         base = normals @ frame.centre
-        offsets, above = probe(cuttings, normals, base + limits / lengths, k)
-        heights = (offsets - base) * lengths
-        return np.maximum(heights, LEAST_HEIGHT), offsets, above
+        offsets = probe(cuttings, normals, base + limits / lengths, k, enough)
+        return np.maximum((offsets - base) * lengths, LEAST_HEIGHT), offsets
 
-    unlimited = np.full(len(directions), np.inf)
-    heights, offsets, _ = heights_of(directions, unlimited)
+    enough = k * LOOSE.get(len(frame.centre), LOOSE_ABOVE)
+    heights, offsets = heights_of(directions, np.full(len(directions), np.inf), 1.0)
+    tested = 0
     for _ in range(MOST_ROUNDS):
         hull = _dual_hull(directions, heights)
         if hull is None or len(hull.simplices) > most_cones:
             return None
-        vertices = _vertices(directions, heights, hull.simplices)
+        # Cones of directions that were all there before were tested before.
+        cones = hull.simplices[hull.simplices.max(axis=1) >= tested]
+        vertices = _vertices(directions, heights, cones)
         usable = ~np.isnan(vertices[:, 0])
-        within = _inside(directions, hull.simplices[usable], vertices[usable])
-        limits = (within * vertices[usable]).sum(axis=1)
-        new_heights, new_offsets, above = heights_of(within, limits)
-        loose = (above < LOOSE * k) & (new_heights < limits * (1.0 - 1e-9))
+        vertices = vertices[usable]
+        within = _inside(directions, cones[usable], vertices)
+        limits = (within * vertices).sum(axis=1)
+        new_heights, new_offsets = heights_of(within, limits, enough)
+        loose = new_heights < limits * (1.0 - 1e-9)
         if not loose.any():
             break
+        tested = len(directions)
         directions = np.concatenate([directions, within[loose]])
         heights = np.concatenate([heights, new_heights[loose]])
         offsets = np.concatenate([offsets, new_offsets[loose]])

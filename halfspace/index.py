@@ -84,9 +84,7 @@ class Index(ABC):
         frozen(self._ids)
 
     @abstractmethod
-    def _build(
-        self, points: np.ndarray, ranks: np.ndarray, weights: np.ndarray
-    ) -> NamedTuple:
+    def _build(self, points: np.ndarray, ranks: np.ndarray, weights: np.ndarray) -> NamedTuple:
         """Flat arrays of the structure, with a field `tiles`.
 
         Parameters
@@ -214,7 +212,7 @@ class Index(ABC):
             if total > limit:
                 raise ResultTooLarge(f"report: expected at most {limit} results, got {total}")
         blocks = self._covers(queries, closed, cover.keep)
-        indices = cover.fill(blocks, self.nodes, self.structure.tiles.ranks, self._ids)
+        indices = cover.fill(blocks, self.nodes, self.structure.tiles.ranks, self._ids, len(self))
         if queries.single:
             return indices
         indptr = np.zeros(len(queries.offsets) + 1, np.int64)

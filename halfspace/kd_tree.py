@@ -174,9 +174,7 @@ class KDTree(Index):
     _cover_kernel = cover_tree
     _top_kernel = top_tree
 
-    def _build(
-        self, points: np.ndarray, ranks: np.ndarray, weights: np.ndarray
-    ) -> BoundedTree:
+    def _build(self, points: np.ndarray, ranks: np.ndarray, weights: np.ndarray) -> BoundedTree:
         order = order_points(points)
         return make_tree(make_tiles(points, order, ranks), weights[order])
 

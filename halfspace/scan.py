@@ -86,9 +86,7 @@ class Scan(Index):
     _cover_kernel = cover_scan
     _top_kernel = top_scan
 
-    def _build(
-        self, points: np.ndarray, ranks: np.ndarray, weights: np.ndarray
-    ) -> ScanArrays:
+    def _build(self, points: np.ndarray, ranks: np.ndarray, weights: np.ndarray) -> ScanArrays:
         return ScanArrays(make_tiles(points, np.argsort(ranks), ranks))
 
     def _query_nanoseconds(self) -> float:

@@ -15,8 +15,8 @@ That is the trade of Part 2: with s between n and n^⌊d/2⌋, time n / s^(1/⌊
 
 In one dimension the points are sorted, and the tree over them is a B-tree: no level is needed.
 
-Source: Matoušek 1992, "Reporting points in halfspaces"; Chan 2000, "Random sampling, halfspace range
-reporting, and construction of (≤k)-levels in three dimensions"; Afshani, Chan 2009.
+Source: Matoušek 1992, "Reporting points in halfspaces"; Chan 2000, "Random sampling, halfspace
+range reporting, and construction of (≤k)-levels in three dimensions"; Afshani, Chan 2009.
 """
 
 from typing import NamedTuple
@@ -25,20 +25,23 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from . import cover
-from .conflict_lists import Lists, copy_lists, copied_bytes, merge_lists
+from .conflict_lists import Lists, copied_bytes, copy_lists, first_tiles, merge_lists
 from .cuttings import Cuttings, cover_cuttings, top_cuttings, walk
 from .fan import Fan, frame_of, make_fan
 from .index import Index
 from .inputs import as_count
 from .jit import kernel
 from .kd_tree import order_points
-from .tiles import Tiles, frozen, make_tiles
+from .tiles import TILE, Tiles, arrays_of, frozen, make_tiles
 from .tree import BoundedTree, make_tree
 
 MOST_DIMENSIONS = 6
 
 COARSEST_SHARE = 16
 """The coarsest level is that of n over this."""
+
+POINTS_PER_CONE = 2
+"""A level has no more cones than points over this, so that the search takes linear space."""
 
 FINEST_DEPTH = 32
 """Finer levels would save less than a tile a query."""
@@ -74,19 +77,18 @@ def _solvers(fan: Fan) -> tuple[np.ndarray, np.ndarray]:
     """Matrices that give shares, and bounds on what is left per unit of ||w||; see `cuttings`."""
     spans = fan.normals[fan.cones].transpose(0, 2, 1)
     d = spans.shape[1]
-    with np.errstate(all="ignore"):
-        regular = np.abs(np.linalg.det(spans)) > 1e-100
-        solvers = np.full(spans.shape, np.nan)
-        solvers[regular] = np.linalg.inv(spans[regular])
-        left = np.linalg.norm(np.eye(d) - spans @ solvers, axis=(1, 2))
-        sizes = np.linalg.norm(spans, axis=(1, 2)) * np.linalg.norm(solvers, axis=(1, 2))
-        residuals = 1.001 * left + 4.0 * (d + 2) * 2.0**-53 * sizes
+    regular = np.abs(np.linalg.det(spans)) > 1e-100
+    solvers = np.full(spans.shape, np.nan)
+    solvers[regular] = np.linalg.inv(spans[regular])
+    left = np.linalg.norm(np.eye(d) - spans @ solvers, axis=(1, 2))
+    sizes = np.linalg.norm(spans, axis=(1, 2)) * np.linalg.norm(solvers, axis=(1, 2))
+    residuals = 1.001 * left + 4.0 * (d + 2) * 2.0**-53 * sizes
     return solvers, np.where(np.isnan(residuals), np.inf, residuals)
 
 
 @kernel
-def _link(normals, cones, neighbours, finer_solvers, finer_neighbours, first, finer):
-    """Fill `finer`: for every cone, the finer one that holds its middle, `first` added.
+def _link(normals, cones, neighbours, finer_solvers, finer_neighbours, finer):
+    """Fill `finer`: for every cone, the finer one that holds its middle.
 
     Neighbours are taken one after another, so that each walk starts near its end.
     """
@@ -109,7 +111,7 @@ def _link(normals, cones, neighbours, finer_solvers, finer_neighbours, first, fi
             found, _ = walk(finer_solvers, finer_neighbours, start[cone], w, shares)
             if found < 0:
                 found = np.int64(0)
-            finer[cone] = first + found
+            finer[cone] = found
             for f in range(d):
                 beside = neighbours[cone, f]
                 if beside >= 0 and not done[beside]:
@@ -118,18 +120,24 @@ def _link(normals, cones, neighbours, finer_solvers, finer_neighbours, first, fi
                     size += 1
 
 
+def _links(fan: Fan, level: _Level) -> np.ndarray:
+    """For every cone of `fan`, the cone of the next `level` that holds its middle."""
+    finer = np.empty(len(fan.cones), np.int32)
+    _link(fan.normals, fan.cones, fan.neighbours, level.solvers, level.fan.neighbours, finer)
+    return finer
+
+
 def _reach(tiles: Tiles) -> float:
     """Upper bound on the points' norms, infinite where their squares overflow."""
-    with np.errstate(all="ignore"):
-        wide = (np.square(t, dtype=np.float64).sum(axis=0).max() for t in tiles.data)
-        return float(np.sqrt(max(wide, default=0.0)) * (1.0 + 1e-10) + 1e-150)
+    wide = (np.square(t, dtype=np.float64).sum(axis=0).max() for t in tiles.data)
+    return float(np.sqrt(max(wide, default=0.0)) * (1.0 + 1e-10) + 1e-150)
 
 
 def _assemble(
-    tree: BoundedTree, tiles: Tiles, reach: float, levels: list[_Level], finer: list[np.ndarray]
+    tree: BoundedTree, reach: float, levels: list[_Level], finer: list[np.ndarray]
 ) -> Cuttings:
     """Cuttings of levels, all lists by tile numbers."""
-    d = tiles.data.shape[1]
+    d = tree.tiles.data.shape[1]
     firsts = np.cumsum([0, *(len(level.fan.cones) for level in levels)])
     begins = np.cumsum([0, *(len(level.lists.entries) for level in levels)])
     lists = [
@@ -145,7 +153,7 @@ def _assemble(
         for level, first in zip(levels, firsts[:-1], strict=True)
     ]
     return Cuttings(
-        tiles=tiles,
+        tiles=tree.tiles,
         tree=tree,
         levels=frozen(firsts.astype(np.int64)),
         depths=frozen(np.array([level.depth for level in levels], np.int64)),
@@ -161,9 +169,8 @@ def _assemble(
     )
 
 
-def _next_level(
-    cuttings: Cuttings, fan: Fan, depth: int, nanoseconds: float
-) -> _Level:
+def _level(cuttings: Cuttings, fan: Fan, depth: int) -> _Level:
+    """Conflict lists of a fan, by reports from the levels so far, and all else of its level."""
     normals, offsets = frozen(fan.normals), frozen(fan.offsets)
     blocks = cover.covers(
         cover_cuttings,
@@ -172,52 +179,53 @@ def _next_level(
         offsets,
         closed=False,
         stop_at_first=False,
-        nanoseconds=nanoseconds,
+        nanoseconds=10.0 * depth,
         consume=cover.keep,
     )
     lists = merge_lists(fan.cones, blocks, cuttings.tree)
     return _Level(depth, fan, *_solvers(fan), lists)
 
 
-def make_cuttings(tree: BoundedTree, memory: int) -> Cuttings:
-    """Levels over a tree, as many as `memory`, in bytes, has room for."""
-    levels, finer = [], []
+def _depths(n: int, expected_count: int | None) -> list[int]:
+    """Depths of the levels, coarsest first."""
+    finest = max(FINEST_DEPTH, (expected_count or 0) // 2)
+    depths = [n // COARSEST_SHARE]
+    while depths[-1] >= finest:
+        depths.append(int(depths[-1] / STEP))
+    return depths[:-1]
+
+
+@np.errstate(all="ignore")  # what overflows ends in a fan that certifies nothing, or in none
+def make_cuttings(tree: BoundedTree, room: int, expected_count: int | None = None) -> Cuttings:
+    """Levels over a tree, as many as `room` bytes hold, for reports of about `expected_count`."""
     n, d = tree.tiles.count, tree.tiles.data.shape[1]
+    levels, finer = [], []
     reach = _reach(tree.tiles)
-    cuttings = _assemble(tree, tree.tiles, reach, levels, finer)
-    depth = n // COARSEST_SHARE
-    if d == 1 or depth < FINEST_DEPTH or not np.isfinite(reach):
+    cuttings = _assemble(tree, reach, levels, finer)
+    depths = _depths(n, expected_count)
+    frame = frame_of(tree.tiles) if d > 1 and depths and np.isfinite(reach) else None
+    if frame is None:
         return cuttings
-    frame = frame_of(tree.tiles)
     directions = np.concatenate([np.eye(d), -np.eye(d)])
-    room = memory
-    while depth >= FINEST_DEPTH:
-        cone_bytes = _cone_bytes(d) + 4 * (2 * depth // 64 + 1)
-        fan = make_fan(cuttings, frame, directions, depth, min(n // 2, room // cone_bytes))
-        if fan is None:
-            break
-        level = _next_level(cuttings, fan, depth, 10.0 * depth)
-        if level.nbytes > room:
+    for depth in depths:
+        # A list is hardly shorter than 1.5 depths.
+        cone_bytes = _cone_bytes(d) + 4 * (3 * depth // (2 * TILE) + 1)
+        most_cones = min(n // POINTS_PER_CONE, room // cone_bytes)
+        fan = make_fan(cuttings, frame, directions, depth, most_cones)
+        level = None if fan is None else _level(cuttings, fan, depth)
+        if level is None or level.nbytes > room:
             break
         room -= level.nbytes
+        if levels:
+            finer[-1][:] = _links(levels[-1].fan, level) + sum(map(len, finer))
         levels.append(level)
         finer.append(np.full(len(fan.cones), -1, np.int32))
-        if len(levels) > 1:
-            above = levels[-2].fan
-            first = sum(len(lv.fan.cones) for lv in levels[:-1])
-            _link(
-                above.normals,
-                above.cones,
-                above.neighbours,
-                level.solvers,
-                level.fan.neighbours,
-                first,
-                finer[-2],
-            )
-        cuttings = _assemble(tree, tree.tiles, reach, levels, finer)
+        cuttings = _assemble(tree, reach, levels, finer)
         directions = fan.directions
-        depth //= STEP
-    return copy_lists(cuttings, [level.lists for level in levels], room)
+    order = np.argsort([copied_bytes(level.lists, tree.tiles) for level in levels], kind="stable")
+    if expected_count is not None:
+        order = np.argsort([abs(np.log2(lv.depth / (2 * expected_count + 1))) for lv in levels])
+    return copy_lists(cuttings, [level.lists for level in levels], order, room)
 
 
 class ShallowCuttings(Index):
@@ -234,19 +242,24 @@ class ShallowCuttings(Index):
     memory : int, optional
         Bytes the index may take; 32 times those of the points where it is not given. With less,
         fewer and leaner levels are made.
+    expected_count : int, optional
+        Points a report is expected to hold: levels for fewer are not made, and memory goes to
+        those for as many.
 
     Raises
     ------
+    TypeError
+        `memory` or `expected_count` is not an integer, or as for `Index`.
     ValueError
-        d > 6, or as for `Index`; `memory` below what the tree alone takes.
+        d > 6; `memory` below what the tree alone takes; or as for `Index`.
 
     Examples
     --------
     >>> import numpy as np, halfspace
     >>> points = np.random.default_rng(0).standard_normal((20_000, 3))
     >>> index = halfspace.ShallowCuttings(points)
-    >>> index.report([1.0, 2.0, 2.0], 10.5).tolist()
-    [3245]
+    >>> index.report([1.0, 2.0, 2.0], 11.0).tolist()
+    []
     """
 
     _cover_kernel = cover_cuttings
@@ -259,19 +272,30 @@ class ShallowCuttings(Index):
         ids: ArrayLike | None = None,
         weights: ArrayLike | None = None,
         memory: int | None = None,
+        expected_count: int | None = None,
     ) -> None:
         self._memory = None if memory is None else as_count(memory, "memory")
+        self._expected_count = (
+            None if expected_count is None else as_count(expected_count, "expected_count")
+        )
         super().__init__(points, ids=ids, weights=weights)
 
     def _build(self, points: np.ndarray, ranks: np.ndarray, weights: np.ndarray) -> Cuttings:
         d = points.shape[1]
         if d > MOST_DIMENSIONS:
             raise ValueError(
-                f"points: expected at most {MOST_DIMENSIONS} dimensions for ShallowCuttings, got {d}"
+                f"points: expected at most {MOST_DIMENSIONS} dimensions for ShallowCuttings, "
+                f"got {d}"
             )
         order = np.argsort(points[:, 0], kind="stable") if d == 1 else order_points(points)
         tree = make_tree(make_tiles(points, order, ranks), weights[order])
-        return make_cuttings(tree, DEFAULT_MEMORY * points.nbytes)
+        taken = sum(array.nbytes for array in arrays_of(tree)) + weights.nbytes + self._ids.nbytes
+        memory = self._memory
+        if memory is None:
+            memory = max(taken, DEFAULT_MEMORY * points.nbytes)
+        if memory < taken:
+            raise ValueError(f"memory: expected at least {taken} bytes, got {memory}")
+        return make_cuttings(tree, memory - taken, self._expected_count)
 
     @property
     def nodes(self) -> cover.Nodes:
@@ -280,6 +304,28 @@ class ShallowCuttings(Index):
 
     def __len__(self) -> int:
         return self.structure.tree.tiles.count
+
+    def __getstate__(self) -> dict:
+        # The tree's tiles are views: a pickle would hold them twice.
+        tree = self.structure.tree._replace(tiles=len(self))
+        return self.__dict__ | {"structure": self.structure._replace(tree=tree)}
+
+    def __setstate__(self, state: dict) -> None:
+        structure = state["structure"]
+        tiles = first_tiles(structure.tiles, structure.tree.tiles)
+        tree = structure.tree._replace(tiles=tiles)
+        super().__setstate__(state | {"structure": structure._replace(tree=tree)})
+
+    def explain(self) -> str:
+        """Say in a few lines what this index is: structure, levels, sizes, why it was chosen."""
+        cuttings = self.structure
+        levels = ", ".join(
+            f"{depth} ({cones} cones, {'points' if own else 'tiles'})"
+            for depth, cones, own in zip(
+                cuttings.depths, np.diff(cuttings.levels), cuttings.copied, strict=True
+            )
+        )
+        return f"{super().explain()}\n  levels   {levels or 'none: the tree answers'}"
 
     def _query_nanoseconds(self) -> float:
         return 2000.0

@@ -6,6 +6,9 @@ from typing import NamedTuple
 import pytest
 
 import halfspace
+from halfspace import shallow_cuttings
+
+from .sizes import JIT
 
 
 class Structure(NamedTuple):
@@ -16,11 +19,22 @@ class Structure(NamedTuple):
         return [k for k in range(1, d + 1) if k in self.dims]
 
 
+def fine_cuttings(points, **options):
+    """Shallow cuttings with levels even for the few points that the oracle can take."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shallow_cuttings, "COARSEST_SHARE", 4)
+        patch.setattr(shallow_cuttings, "FINEST_DEPTH", 2)
+        patch.setattr(shallow_cuttings, "POINTS_PER_CONE", 0.05)
+        return halfspace.ShallowCuttings(points, **options)
+
+
 STRUCTURES = {
     "Scan": Structure(halfspace.Scan, range(1, 257)),
     "KDTree": Structure(halfspace.KDTree, range(1, 257)),
     "ShallowCuttings": Structure(halfspace.ShallowCuttings, range(1, 7)),
 }
+if JIT:  # building levels takes interpreted kernels too long
+    STRUCTURES["fine_cuttings"] = Structure(fine_cuttings, range(1, 7))
 
 each_structure = pytest.mark.parametrize("structure", STRUCTURES.values(), ids=STRUCTURES)
 
