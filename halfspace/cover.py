@@ -126,9 +126,7 @@ def keep(covers: Covers) -> Covers:
     return Covers(covers.indptr, parts, masks, covers.counts, covers.work)
 
 
-def weight_sums(
-    covers: Covers, nodes: Nodes, ranks: np.ndarray, weights: np.ndarray
-) -> np.ndarray:
+def weight_sums(covers: Covers, nodes: Nodes, ranks: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Weights (n, w) by rank, summed over each cover, float64 (queries, w)."""
     sums = np.zeros((len(covers), weights.shape[1]))
     _sum(covers, nodes, ranks, weights, sums)
@@ -136,14 +134,14 @@ def weight_sums(
 
 
 @part
-def _write_ranks(covers, q, nodes, ranks, out):
+def _write_ranks(covers, q, nodes, ranks, points, out):
     """Ranks of the points of cover q, in the order of its parts; whether they ascend."""
     k = 0
     for s in range(covers.indptr[q], covers.indptr[q + 1]):
         piece = covers.parts[s]
         if piece < 0:
             first = nodes.first[~piece] * TILE
-            for slot in range(first, min(nodes.last[~piece] * TILE, ranks.size)):
+            for slot in range(first, min(nodes.last[~piece] * TILE, points)):
                 out[k] = ranks[slot]
                 k += 1
             continue
@@ -202,7 +200,7 @@ def sort_ranks(values, spare, limit, places):
 
 
 @kernel
-def _fill(covers, nodes, ranks, ids, counts, out):
+def _fill(covers, nodes, ranks, ids, counts, points, out):
     longest = 0
     for q in range(counts.size):
         longest = max(longest, counts[q])
@@ -212,8 +210,8 @@ def _fill(covers, nodes, ranks, ids, counts, out):
     for q in range(counts.size):
         size = counts[q]
         found = values[:size]
-        if not _write_ranks(covers, q, nodes, ranks, found) and sort_ranks(
-            found, spare[:size], ranks.size, places
+        if not _write_ranks(covers, q, nodes, ranks, points, found) and sort_ranks(
+            found, spare[:size], points, places
         ):
             found = spare[:size]
         for i in range(size):
@@ -221,16 +219,21 @@ def _fill(covers, nodes, ranks, ids, counts, out):
         start += size
 
 
-def fill(blocks: list[Covers], nodes: Nodes, ranks: np.ndarray, ids: np.ndarray) -> np.ndarray:
+def fill(
+    blocks: list[Covers], nodes: Nodes, ranks: np.ndarray, ids: np.ndarray, points: int
+) -> np.ndarray:
     """Ids in each cover, ascending within a query, int64 (sum of counts,).
 
-    `ids` maps ranks to the caller's ids; empty where they are the same.
+    `ids` maps ranks to the caller's ids; empty where they are the same. Nodes hold the first
+    `points` slots; a structure may hold copies of its points after those.
     """
     ends = np.cumsum([0, *(block.counts.sum() for block in blocks)])
     indices = np.empty(ends[-1], np.int64)
     parallel.run(
         [
-            lambda b=block, out=indices[first:last]: _fill(b, nodes, ranks, ids, b.counts, out)
+            lambda b=block, out=indices[first:last]: _fill(
+                b, nodes, ranks, ids, b.counts, points, out
+            )
             for block, first, last in zip(blocks, ends[:-1], ends[1:], strict=True)
         ]
     )

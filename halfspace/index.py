@@ -87,9 +87,7 @@ class Index(ABC):
         frozen(self._ids)
 
     @abstractmethod
-    def _build(
-        self, points: np.ndarray, ranks: np.ndarray, weights: np.ndarray
-    ) -> NamedTuple:
+    def _build(self, points: np.ndarray, ranks: np.ndarray, weights: np.ndarray) -> NamedTuple:
         """Flat arrays of the structure, with a field `tiles`.
 
         Parameters
@@ -226,7 +224,7 @@ class Index(ABC):
             if total > limit:
                 raise ResultTooLarge(f"report: expected at most {limit} results, got {total}")
         blocks = find(cover.keep)
-        indices = cover.fill(blocks, self.nodes, self.structure.tiles.ranks, self._ids)
+        indices = cover.fill(blocks, self.nodes, self.structure.tiles.ranks, self._ids, len(self))
         if single:
             return indices
         indptr = np.cumsum(np.concatenate([np.zeros(1, np.int64), *(b.counts for b in blocks)]))
