@@ -149,7 +149,7 @@ def cover_cuttings(
     cones, levels, seen = np.empty(m, np.int64), np.empty(m, np.int64), np.empty(m, np.int64)
     find_cones(cuttings, normals, offsets, closed, cones, levels, seen)
     narrow, scores = np.empty(data.shape[1], data.dtype), np.empty(TILE, data.dtype)
-    limbs, ends = np.zeros(LIMBS, np.int64), np.empty(GROUP + 1, np.int64)
+    limbs, ends = np.zeros(LIMBS, np.int64), np.zeros(GROUP + 1, np.int64)
     at, q = 0, 0
     while q < m:
         if levels[q] < 0:
