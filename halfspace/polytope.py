@@ -258,10 +258,10 @@ def cover_polytopes_scan(
 def covers(
     index: "Index", polytopes: Polytopes, consume: Callable[[cover.Covers], cover.Kept]
 ) -> list[cover.Kept]:
-    """Covers of polytopes; see `cover.covers`."""
+    """Covers of polytopes; see `cover.covers`. A structure over a tree is asked as that tree."""
     return cover.covers(
         type(index)._polytope_kernel,
-        index.structure,
+        getattr(index.structure, "tree", index.structure),
         polytopes.normals,
         polytopes.offsets,
         closed=polytopes.closed,

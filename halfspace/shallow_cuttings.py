@@ -32,6 +32,7 @@ from .index import Index
 from .inputs import as_count
 from .jit import kernel
 from .kd_tree import order_points
+from .polytope import cover_polytopes_tree
 from .tiles import Tiles, frozen, make_tiles
 from .tree import BoundedTree, make_tree
 
@@ -251,6 +252,7 @@ class ShallowCuttings(Index):
 
     _cover_kernel = cover_cuttings
     _top_kernel = top_cuttings
+    _polytope_kernel = cover_polytopes_tree
 
     def __init__(
         self,
