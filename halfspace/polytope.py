@@ -30,7 +30,7 @@ from .tiles import (
     tile_mask,
     used_lanes,
 )
-from .tree import FANOUT, _children, _used_nodes, score_ranges
+from .tree import FANOUT, children_of, score_ranges, used_nodes
 
 if TYPE_CHECKING:
     from .index import Index
@@ -126,7 +126,7 @@ def _inside_tile(tiles, t, faces, listed, length, scores, limbs, work, q):
 def _test_block(tree, faces, walk, level, low, high, work, q):
     """Test the nodes of a block, to open those that a face crosses; mask of those inside all."""
     block = walk.blocks[level]
-    possible, opened = _used_nodes(tree.nodes.last, block), np.uint64(0)
+    possible, opened = used_nodes(tree.nodes.last, block), np.uint64(0)
     for i in range(walk.lengths[level + 1]):
         if not possible:
             break
@@ -164,7 +164,7 @@ def _open_next(levels, walk, level):
             walk.listed[level, length] = walk.listed[level + 1, i]
             length += 1
     walk.lengths[level] = length
-    return _children(levels, level, walk.blocks[level]) + lane
+    return children_of(levels, level, walk.blocks[level]) + lane
 
 
 @kernel
