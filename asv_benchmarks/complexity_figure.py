@@ -11,6 +11,9 @@ from .complexity import STRUCTURES, TITLES, Study, Work, fitted, theory
 
 COLOURS = dict(zip(STRUCTURES, ("#0072b2", "#d55e00", "#009e73", "#7f7f7f"), strict=True))
 
+WIDTHS = dict(zip(STRUCTURES, (2.8, 2.1, 1.4, 0.8), strict=True))
+"""Thinner lines are drawn over thicker ones, so that both show where they coincide."""
+
 PANEL = 1.9
 """Inches."""
 
@@ -63,7 +66,7 @@ def _panel(axes: Axes, work: list[Work], names: list[str]) -> None:
         if not rows:
             continue
         n, values = [row.n for row in rows], [row.work for row in rows]
-        axes.plot(n, values, color=COLOURS[name], marker=".", markersize=4, linewidth=1.3)
+        axes.plot(n, values, color=COLOURS[name], marker=".", markersize=4, linewidth=WIDTHS[name])
         slope = theory(name, rows[0].depth, rows[0].d)
         middle, height = geometric_mean(n), geometric_mean(values)
         ends = [n[0], n[-1]]
