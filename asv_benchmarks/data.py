@@ -20,6 +20,18 @@ def sphere(n: int, d: int, dtype: str = "float32", seed: int = 0) -> np.ndarray:
     return (directions / np.linalg.norm(directions, axis=1, keepdims=True)).astype(dtype)
 
 
+def ball(n: int, d: int, dtype: str = "float32", seed: int = 0) -> np.ndarray:
+    """Points (n, d) uniform in the unit ball."""
+    radii = np.random.default_rng((seed, d)).random((n, 1)) ** (1.0 / d)
+    return (radii * sphere(n, d, "float64", seed)).astype(dtype)
+
+
+def moment_curve(n: int, d: int, dtype: str = "float32", seed: int = 0) -> np.ndarray:
+    """Points (t, t², …, t^d), t uniform in [-1, 1]: hulls have as many facets as any can."""
+    t = np.random.default_rng(seed).uniform(-1.0, 1.0, (n, 1))
+    return (t ** np.arange(1, d + 1)).astype(dtype)
+
+
 def clustered(n: int, d: int, dtype: str = "float32", seed: int = 0) -> np.ndarray:
     """Points (n, d) in narrow Gaussian clusters around uniform centres."""
     rng = np.random.default_rng(seed)
@@ -30,7 +42,9 @@ def clustered(n: int, d: int, dtype: str = "float32", seed: int = 0) -> np.ndarr
 
 GENERATORS: dict[str, Callable[..., np.ndarray]] = {
     "gauss": gauss,
+    "ball": ball,
     "sphere": sphere,
+    "moment_curve": moment_curve,
     "clustered": clustered,
 }
 
@@ -50,6 +64,11 @@ def normals(m: int, d: int, dtype: str = "float32", seed: int = 1) -> np.ndarray
 
 def offsets(points: np.ndarray, normals: np.ndarray, selectivity: float) -> np.ndarray:
     """Offsets (m,), scores of points, with about that share of the points inside."""
-    kth = len(points) - max(1, round(selectivity * len(points)))
+    return kth_scores(points, normals, max(1, round(selectivity * len(points))))
+
+
+def kth_scores(points: np.ndarray, normals: np.ndarray, k: int) -> np.ndarray:
+    """The k-th largest score along each normal (m,): offsets of half-spaces that hold k points."""
+    kth = len(points) - k
     found = [np.partition(points @ normal, kth)[kth] for normal in normals]
     return np.array(found, points.dtype)

@@ -5,6 +5,7 @@ so lists cost a small part of what their points do. `copy_lists` then turns whol
 of points, sorted by id, in tiles of their own, as far as memory allows, the smallest first.
 """
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -152,7 +153,9 @@ def first_tiles(tiles: Tiles, count: int) -> Tiles:
     return Tiles(*(frozen(view) for view in views))
 
 
-def copy_lists(cuttings: Cuttings, levels: list[Lists], order: np.ndarray, room: int) -> Cuttings:
+def copy_lists(
+    cuttings: Cuttings, levels: list[Lists], order: Iterable[int], room: int
+) -> Cuttings:
     """Cuttings with the lists of whole levels as points, in `order`, as `room` bytes allow."""
     tiles = cuttings.tree.tiles
     copied = np.zeros(len(levels), bool)

@@ -27,7 +27,7 @@ from .jit import kernel
 from .quickselect import select
 from .tiles import TILE, Tiles, tile_scores
 
-LOOSE = {2: 0.6, 3: 0.4}
+LOOSE = {2: 0.5, 3: 0.4}
 """A cone is loose if fewer than so many times k points lie above its vertex's plane, by d."""
 
 LOOSE_ABOVE = 0.25
@@ -94,7 +94,7 @@ def _probe(cuttings, normals, limits, k, enough, offsets):
     solvers, neighbours, finer = cuttings.solvers, cuttings.neighbours, cuttings.finer
     levels, lists, entries = cuttings.levels.size - 1, cuttings.lists, cuttings.entries
     d = data.shape[1]
-    narrow, scores = np.empty(d, data.dtype), np.empty(TILE, data.dtype)
+    scores = np.empty(TILE)
     keys, rows, shares = np.empty(0), np.empty(0, np.int32), np.empty(d)
     for q in range(normals.shape[0]):
         cone = np.int64(0)
@@ -112,12 +112,10 @@ def _probe(cuttings, normals, limits, k, enough, offsets):
         if keys.size < size * TILE // step + 1:
             keys = np.empty(size * TILE // step + 1)
             rows = np.empty(keys.size, np.int32)
-        for j in range(d):
-            narrow[j] = normals[q, j]
         taken, over, lane = 0, 0, 0
         for i in range(size):
             t = np.int64(entries[first + i]) if levels else i
-            tile_scores(data, t, narrow, scores)
+            tile_scores(data, t, normals[q], scores)
             while lane < TILE:
                 if t * TILE + lane < count:
                     keys[taken] = -scores[lane]

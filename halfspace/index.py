@@ -7,6 +7,7 @@ once.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import ClassVar, NamedTuple
 
 import numpy as np
@@ -14,6 +15,7 @@ from numpy.typing import ArrayLike
 
 from . import cover, parallel
 from .inputs import Queries, as_count, as_ids, as_normals, as_points, as_queries, as_weights
+from .polytope import count_polytope, report_polytope
 from .report import Report, ResultTooLarge, Top, Work
 from .tiles import arrays_of, frozen
 
@@ -55,6 +57,7 @@ class Index(ABC):
 
     _cover_kernel: ClassVar[Callable]
     _top_kernel: ClassVar[Callable]
+    _polytope_kernel: ClassVar[Callable]
 
     def __init__(
         self,
@@ -206,18 +209,29 @@ class Index(ABC):
         array([2])
         """
         queries = as_queries(normals, offsets, self.dim)
+        return self._reported(partial(self._covers, queries, closed), queries.single, max_results)
+
+    def _reported(
+        self,
+        find: Callable[[Callable], list],
+        single: bool,
+        max_results: int | None,
+    ) -> np.ndarray | Report:
+        """List the ids of the covers that `find` hands to what it is given."""
         limit = None if max_results is None else as_count(max_results, "max_results")
         if limit is not None:
-            total = int(self._counts(queries, closed).sum())
+            total = sum(find(lambda block: int(block.counts.sum())))
             if total > limit:
                 raise ResultTooLarge(f"report: expected at most {limit} results, got {total}")
-        blocks = self._covers(queries, closed, cover.keep)
+        blocks = find(cover.keep)
         indices = cover.fill(blocks, self.nodes, self.structure.tiles.ranks, self._ids, len(self))
-        if queries.single:
+        if single:
             return indices
-        indptr = np.zeros(len(queries.offsets) + 1, np.int64)
-        np.cumsum(np.concatenate([indptr[:0], *(b.counts for b in blocks)]), out=indptr[1:])
+        indptr = np.cumsum(np.concatenate([np.zeros(1, np.int64), *(b.counts for b in blocks)]))
         return Report(indptr, indices, None if self._own_ids else len(self))
+
+    report_polytope = report_polytope
+    count_polytope = count_polytope
 
     def iter_report(
         self,

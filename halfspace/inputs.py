@@ -20,6 +20,15 @@ class Queries(NamedTuple):
     single: bool  # one query came, one answer goes
 
 
+class Polytopes(NamedTuple):
+    """Checked intersections of half-spaces: contiguous, read-only."""
+
+    normals: np.ndarray  # (m, h, d) float64
+    offsets: np.ndarray  # (m, h) float64
+    closed: np.ndarray  # (m, h) bool
+    single: bool  # one polytope came, one answer goes
+
+
 def as_real(values: ArrayLike, name: str) -> np.ndarray:
     """`values` as float32 or float64, widened without loss."""
     if isinstance(values, np.ma.MaskedArray):
@@ -130,6 +139,40 @@ def as_queries(normals: ArrayLike, offsets: ArrayLike, dim: int) -> Queries:
     return Queries(rows, _as_argument(levels if levels.ndim else np.full(m, levels)), single)
 
 
+def _for_faces(array: np.ndarray, name: str, shapes: list[tuple[int, ...]]) -> np.ndarray:
+    """`array` if it has one of the shapes, the last that of all faces; spread over them."""
+    if array.shape not in shapes:
+        known = " or ".join(f"shape {shape}" if shape else "a scalar" for shape in shapes)
+        raise ValueError(f"{name}: expected {known}, as many as faces, got shape {array.shape}")
+    return np.broadcast_to(array, shapes[-1])
+
+
+def as_polytopes(
+    normals: ArrayLike, offsets: ArrayLike, closed: bool | ArrayLike, dim: int
+) -> Polytopes:
+    """Polytopes as `Index.report_polytope` takes them; one gets a leading axis."""
+    rows = as_real(normals, "normals")
+    if rows.ndim not in (2, 3) or rows.shape[-1] != dim:
+        raise ValueError(
+            f"normals: expected shape (h, {dim}) or (m, h, {dim}), got shape {rows.shape}"
+        )
+    check_finite(rows, "normals")
+    faces = rows.shape[:-1]
+    levels = _for_faces(as_real(offsets, "offsets"), "offsets", [(), faces])
+    missing = np.isnan(levels)
+    if missing.any():
+        row, _ = _first_bad_row(levels, missing)
+        raise ValueError(f"offsets: expected numbers, got nan in row {row}")
+    sides = np.asarray(closed)
+    if sides.dtype != bool and sides.size:
+        raise TypeError(f"closed: expected booleans, got {sides.dtype}")
+    sides = _for_faces(sides, "closed", [(), faces[-1:], faces])
+    single = rows.ndim == 2
+    if single:
+        rows, levels, sides = rows[None], levels[None], sides[None]
+    return Polytopes(_as_argument(rows), _as_argument(levels), _as_argument(sides, bool), single)
+
+
 def as_count(k: int, name: str, *, least: int = 0) -> int:
     """Return an integer, at least `least`."""
     try:
@@ -143,8 +186,8 @@ def as_count(k: int, name: str, *, least: int = 0) -> int:
     return value
 
 
-def _as_argument(array: np.ndarray) -> np.ndarray:
-    """Read-only float64 view or copy: one type for the kernels, whatever came."""
-    view = np.ascontiguousarray(array, np.float64).view()
+def _as_argument(array: np.ndarray, dtype: type = np.float64) -> np.ndarray:
+    """Read-only view or copy of that dtype: one type for the kernels, whatever came."""
+    view = np.ascontiguousarray(array, dtype).view()
     view.flags.writeable = False
     return view

@@ -16,6 +16,7 @@ import numpy as np
 from . import parallel
 from .index import Index
 from .jit import kernel, part
+from .polytope import cover_polytopes_tree
 from .quickselect import select
 from .tiles import TILE, make_tiles
 from .tree import FANOUT, BoundedTree, cover_tree, make_tree, top_tree
@@ -173,6 +174,7 @@ class KDTree(Index):
 
     _cover_kernel = cover_tree
     _top_kernel = top_tree
+    _polytope_kernel = cover_polytopes_tree
 
     def _build(self, points: np.ndarray, ranks: np.ndarray, weights: np.ndarray) -> BoundedTree:
         order = order_points(points)

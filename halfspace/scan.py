@@ -10,6 +10,7 @@ import numpy as np
 
 from .index import Index
 from .jit import kernel
+from .polytope import cover_polytopes_scan
 from .predicate import LIMBS
 from .query import ALL, NONE, prepare
 from .ranking import Best, offer_tile, sort_best
@@ -85,6 +86,7 @@ class Scan(Index):
 
     _cover_kernel = cover_scan
     _top_kernel = top_scan
+    _polytope_kernel = cover_polytopes_scan
 
     def _build(self, points: np.ndarray, ranks: np.ndarray, weights: np.ndarray) -> ScanArrays:
         return ScanArrays(make_tiles(points, np.argsort(ranks), ranks))

@@ -19,6 +19,7 @@ Source: Matoušek 1992, "Reporting points in halfspaces"; Chan 2000, "Random sam
 range reporting, and construction of (≤k)-levels in three dimensions"; Afshani, Chan 2009.
 """
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -32,6 +33,7 @@ from .index import Index
 from .inputs import as_count
 from .jit import kernel
 from .kd_tree import order_points
+from .polytope import cover_polytopes_tree
 from .tiles import TILE, Tiles, arrays_of, frozen, make_tiles
 from .tree import BoundedTree, make_tree
 
@@ -222,10 +224,20 @@ def make_cuttings(tree: BoundedTree, room: int, expected_count: int | None = Non
         finer.append(np.full(len(fan.cones), -1, np.int32))
         cuttings = _assemble(tree, reach, levels, finer)
         directions = fan.directions
-    order = np.argsort([copied_bytes(level.lists, tree.tiles) for level in levels], kind="stable")
-    if expected_count is not None:
-        order = np.argsort([abs(np.log2(lv.depth / (2 * expected_count + 1))) for lv in levels])
+    order = sorted(
+        range(len(levels)), key=lambda i: _copying_order(levels[i], tree, expected_count)
+    )
     return copy_lists(cuttings, [level.lists for level in levels], order, room)
+
+
+def _copying_order(level: _Level, tree: BoundedTree, expected_count: int | None) -> tuple:
+    """What is copied first: lists for the expected reports, then those of least size, then short ones.
+
+    Short lists gain most: of their tiles, fewer points are conflicts.
+    """
+    if expected_count is not None:
+        return (abs(math.log2(level.depth / (2 * expected_count + 1))),)
+    return round(math.log2(1 + copied_bytes(level.lists, tree.tiles))), level.depth
 
 
 class ShallowCuttings(Index):
@@ -264,6 +276,7 @@ class ShallowCuttings(Index):
 
     _cover_kernel = cover_cuttings
     _top_kernel = top_cuttings
+    _polytope_kernel = cover_polytopes_tree
 
     def __init__(
         self,

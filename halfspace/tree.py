@@ -207,7 +207,7 @@ def score_ranges(centres, halves, reaches, block, narrow, size, query, low, high
 
 
 @part
-def _used_nodes(last, block):
+def used_nodes(last, block):
     """Mask of the lanes of a block that are nodes; `last` is the nodes' last tiles."""
     if last[block * FANOUT + FANOUT - 1]:
         return _FULL
@@ -218,7 +218,7 @@ def _used_nodes(last, block):
 
 
 @part
-def _children(levels, level, block):
+def children_of(levels, level, block):
     """First block, or tile, below a block: lane i has the i-th from there."""
     if level == 0:
         return (block - levels[0]) * FANOUT
@@ -268,7 +268,7 @@ def cover_tree(tree, normals, offsets, closed, stop_at_first, indptr, parts, mas
     while depth:
         depth -= 1
         block, level = stack[depth, 0], stack[depth, 1]
-        used, below = _used_nodes(last, block), _children(levels, level, block)
+        used, below = used_nodes(last, block), children_of(levels, level, block)
         opened, members = np.uint64(0), opened_by[depth] & wanted
         for lane in range(FANOUT):
             straddlers[lane] = np.uint64(0)
@@ -367,8 +367,8 @@ def top_tree(tree, normals, slots, scores):
                 bar = scaled_bar(query, least_useful(best))
                 continue
             score_ranges(centres, halves, reaches, block, narrow, size, query, low, high)
-            below = _children(levels, level, block)
-            unopened = _used_nodes(last, block)
+            below = children_of(levels, level, block)
+            unopened = used_nodes(last, block)
             while unopened:
                 lane = lowest_lane(unopened)
                 unopened &= unopened - _ONE

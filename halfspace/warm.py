@@ -23,5 +23,6 @@ def warmup(dtypes: tuple[type, ...] = (np.float32, np.float64)) -> None:
         for structure in STRUCTURES.values():
             index = structure(points, weights=np.ones(200))
             index.report(np.ones((2, 2)), [10.0, 20.0])
+            index.report_polytope(np.ones((1, 2, 2)), 10.0)
             index.sum([1.0, 1.0], 10.0)
             index.top([1.0, 1.0], 3)

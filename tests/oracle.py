@@ -62,6 +62,13 @@ def report(points, normal, offset, closed=True, ids=None):
     return sorted(name for name, is_in in zip(ids, within, strict=True) if is_in)
 
 
+def report_polytope(points, normals, offsets, closed, ids=None):
+    """Ids of the points in all half-spaces, ascending; `closed` (h,) face by face."""
+    ids = range(len(points)) if ids is None else np.asarray(ids).tolist()
+    faces = [inside(points, *face) for face in zip(normals, offsets, closed, strict=True)]
+    return sorted(name for i, name in enumerate(ids) if all(face[i] for face in faces))
+
+
 def count(points, normal, offset, closed=True):
     return sum(inside(points, normal, offset, closed))
 

@@ -122,6 +122,14 @@ def test_no_points_nothing_found(structure, data):
 
 
 @each_structure
+@pytest.mark.parametrize("n", [LARGE - 1, LARGE + 1])
+def test_a_whole_last_node_ends_with_the_points(structure, n):
+    index = structure.build(cloud(n, 2))
+    for offset in (-np.inf, -100.0):
+        assert index.report([1.0, 0.0], offset).tolist() == list(range(n))
+
+
+@each_structure
 @given(data=st.data())
 def test_ids_are_the_callers(structure, data):
     points, normals, offsets = data.draw(problems(dims=structure.dims_to(6)))
