@@ -162,12 +162,17 @@ def _vertices(directions: np.ndarray, heights: np.ndarray, cones: np.ndarray) ->
     return vertices
 
 
-def _inside(directions: np.ndarray, cones: np.ndarray, vertices: np.ndarray) -> np.ndarray:
-    """A unit direction inside every cone: that of its vertex, where it is inside, or the middle."""
-    planes = directions[cones]
-    shares = np.linalg.solve(planes.transpose(0, 2, 1), vertices[:, :, None])[:, :, 0]
-    inside = np.where((shares > 0).all(axis=1)[:, None], vertices, planes.mean(axis=1))
-    return inside / np.linalg.norm(inside, axis=1, keepdims=True)
+def _middles(planes: np.ndarray) -> np.ndarray:
+    """Unit directions within cones (c, d, d).
+
+    As far from one of a cone's directions as from another, or their mean where that is outside.
+    """
+    equal = np.ones((*planes.shape[:2], 1))
+    centres = np.linalg.solve(planes, equal)
+    shares = np.linalg.solve(planes.transpose(0, 2, 1), centres)[:, :, 0]
+    inside = (shares > 0).all(axis=1)[:, None]
+    middles = np.where(inside, centres[:, :, 0], planes.mean(axis=1))
+    return middles / np.linalg.norm(middles, axis=1, keepdims=True)
 
 
 def make_fan(
@@ -201,10 +206,10 @@ def make_fan(
         vertices = _vertices(directions, heights, cones)
         usable = ~np.isnan(vertices[:, 0])
         vertices = vertices[usable]
-        within = _inside(directions, cones[usable], vertices)
+        within = _middles(directions[cones[usable]])
         limits = (within * vertices).sum(axis=1)
         new_heights, new_offsets = heights_of(within, limits, enough)
-        loose = new_heights < limits * (1.0 - 1e-9)
+        loose = new_heights < limits * (1.0 - 1e-13)
         if not loose.any():
             break
         tested = len(directions)
