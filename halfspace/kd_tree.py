@@ -33,7 +33,7 @@ PARALLEL_POINTS = 4096
 
 
 @part
-def _principal_axis(points, sample, axis, product):
+def principal_axis(points, sample, axis, product):
     """Approximate leading eigenvector of the covariance of `points`; `sample` (s, d) is scratch."""
     count, d = min(points.shape[0], sample.shape[0]), points.shape[1]
     step = points.shape[0] / count
@@ -72,10 +72,12 @@ def _principal_axis(points, sample, axis, product):
 
 
 @part
-def _split(points, order, middle, sample, axis, product, keys, rows, moved):
-    """Reorder points and order so that the first `middle` lie below the rest along the axis."""
+def divide(points, order, middle, axis, keys, rows, moved):
+    """Reorder points and order so that the first `middle` lie below the rest along the axis.
+
+    `keys`, `rows` and `moved` are scratch for as many points.
+    """
     n, d = points.shape
-    _principal_axis(points, sample, axis, product)
     for i in range(n):
         key = 0.0
         for j in range(d):
@@ -114,16 +116,9 @@ def _split_range(points, order, depth):
         tiles = -(-(last - first) // TILE)
         if tiles > 1 and depth:
             middle = first + _left_tiles(tiles) * TILE
-            _split(
-                points[first:last],
-                order[first:last],
-                middle - first,
-                sample,
-                axis,
-                product,
-                keys,
-                rows,
-                moved,
+            principal_axis(points[first:last], sample, axis, product)
+            divide(
+                points[first:last], order[first:last], middle - first, axis, keys, rows, moved
             )
             stack.append((first, middle, depth - 1))
             stack.append((middle, last, depth - 1))
