@@ -72,17 +72,23 @@ def principal_axis(points, sample, axis, product):
 
 
 @part
-def divide(points, order, middle, axis, keys, rows, moved):
-    """Reorder points and order so that the first `middle` lie below the rest along the axis.
+def project(points, axis, keys):
+    """Fill `keys` with the points' projections on the axis."""
+    for i in range(points.shape[0]):
+        key = 0.0
+        for j in range(axis.size):
+            key += axis[j] * points[i, j]
+        keys[i] = key if key == key else 0.0
 
-    `keys`, `rows` and `moved` are scratch for as many points.
+
+@part
+def divide(points, order, middle, keys, rows, moved):
+    """Reorder points and order so that the `middle` of least key come first.
+
+    `rows` and `moved` are scratch for as many points.
     """
     n, d = points.shape
     for i in range(n):
-        key = 0.0
-        for j in range(d):
-            key += axis[j] * points[i, j]
-        keys[i] = key if key == key else 0.0
         rows[i] = i
     select(keys[:n], rows, middle)
     for i in range(n):
@@ -117,9 +123,8 @@ def _split_range(points, order, depth):
         if tiles > 1 and depth:
             middle = first + _left_tiles(tiles) * TILE
             principal_axis(points[first:last], sample, axis, product)
-            divide(
-                points[first:last], order[first:last], middle - first, axis, keys, rows, moved
-            )
+            project(points[first:last], axis, keys)
+            divide(points[first:last], order[first:last], middle - first, keys, rows, moved)
             stack.append((first, middle, depth - 1))
             stack.append((middle, last, depth - 1))
 
