@@ -19,6 +19,7 @@ class Structure(NamedTuple):
 STRUCTURES = {
     "Scan": Structure(halfspace.Scan, range(1, 257)),
     "KDTree": Structure(halfspace.KDTree, range(1, 257)),
+    "PartitionTree": Structure(halfspace.PartitionTree, range(1, 257)),
 }
 
 each_structure = pytest.mark.parametrize("structure", STRUCTURES.values(), ids=STRUCTURES)
