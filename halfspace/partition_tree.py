@@ -174,16 +174,17 @@ def _choose(points, tests, members, half, cap, state, scratch, best):
 
 
 @kernel
-def partition(points, order, unit, target, normals, offsets, known, seed, ends, crossed):
+def partition(points, order, unit, target, normals, given, through, seed, ends, crossed):
     """Reorder points into classes of at most `target` units of `unit` points; how many.
 
     Parameters
     ----------
     points : float array, shape (m, d)
         Reordered, and `order` (m,) alike.
-    normals, offsets : float64 array, shape (p, d) and (p,)
-        Test planes; filled up from the first `known[0]` on. `known[1]`: they keep their offsets.
-        `known[2]`: no planes through random points are wanted.
+    normals : float64 array, shape (p, d)
+        Normals of test planes; filled up from the first `given` on.
+    through : float
+        Share of planes through random points among those filled up.
     ends : int64 array, shape (classes,)
         Filled with one past each class's last point, in no order.
     crossed : bool array, shape (classes, p)
@@ -191,12 +192,12 @@ def partition(points, order, unit, target, normals, offsets, known, seed, ends, 
     """
     m, d = points.shape
     s = min(m, max(LEAST_SAMPLE, min(MOST_SAMPLE, m // SAMPLE_SHARE)))
-    words, planes, state = -(-s // 64), offsets.size, np.full(1, seed, np.int64)
+    words, planes, state = -(-s // 64), normals.shape[0], np.full(1, seed, np.int64)
     none = np.uint64(0)
     tests = TestSet(
         np.empty((s, d)),
         normals,
-        offsets,
+        np.empty(planes),
         np.full((planes, words), none),
         np.ones(planes),
         np.ones(planes, np.bool_),
@@ -217,11 +218,8 @@ def partition(points, order, unit, target, normals, offsets, known, seed, ends, 
     starts, masks = np.zeros(ends.size, np.int64), np.full((ends.size, words), none)
     sides, weights = tests.sides, tests.weights
     draw_sample(points, tests.sample, state)
-    through = 0.0 if known[2] else THROUGH_POINTS
     basis = np.empty((DIRECTIONS, d))
-    fill_planes(
-        tests, m, known[0], known[1] != 0, through, basis, scratch.keys, scratch.rows, state
-    )
+    fill_planes(tests, m, given, through, basis, scratch.keys, scratch.rows, state)
     for i in range(s):
         masks[0, i // 64] |= _ONE << np.uint64(i % 64)
     ends[0], classes = m, 1
@@ -260,13 +258,19 @@ def partition(points, order, unit, target, normals, offsets, known, seed, ends, 
     return classes
 
 
+class _Queries(NamedTuple):
+    """What is known of the queries to come."""
+
+    normals: np.ndarray  # (m, d)
+    through: float  # share of test planes through random points
+
+
 class _Range(NamedTuple):
-    """Points that are still to be partitioned, and the planes known to cross them."""
+    """Points that are still to be partitioned, and normals of planes known to cross them."""
 
     first: int
     last: int
     normals: np.ndarray
-    offsets: np.ndarray
 
 
 def _shape(tiles: int) -> tuple[int, int]:
@@ -279,16 +283,15 @@ def _shape(tiles: int) -> tuple[int, int]:
 
 
 def _partition_range(
-    points: np.ndarray, order: np.ndarray, range_: _Range, known: tuple[bool, bool], seed: int
+    points: np.ndarray, order: np.ndarray, range_: _Range, queries: _Queries, seed: int
 ) -> list[_Range]:
     """Partition a range of points, in place; what is left to do."""
-    first, last, d = range_.first, range_.last, points.shape[1]
+    first, last, known = range_
     unit, target = _shape(-(-(last - first) // TILE))
     planes = min(MOST_PLANES, max(LEAST_PLANES, (last - first) // SAMPLE_SHARE))
-    given = min(len(range_.normals), planes)
-    normals, offsets = np.zeros((planes, d)), np.zeros(planes)
-    chosen = np.linspace(0, len(range_.normals) - 1, given).astype(np.int64)
-    normals[:given], offsets[:given] = range_.normals[chosen], range_.offsets[chosen]
+    given = min(len(known), planes)
+    normals = np.zeros((planes, points.shape[1]))
+    normals[:given] = known[np.linspace(0, len(known) - 1, given).astype(np.int64)]
     ends = np.zeros(-(-(last - first) // (unit * TILE)), np.int64)
     crossed = np.zeros((len(ends), planes), np.bool_)
     classes = partition(
@@ -297,8 +300,8 @@ def _partition_range(
         unit * TILE,
         target,
         normals,
-        offsets,
-        np.array([given, *known], np.int64),
+        given,
+        queries.through,
         1 + (seed * 7919 + first // TILE * 31 + last) % 2147483645,
         ends,
         crossed,
@@ -307,40 +310,57 @@ def _partition_range(
     for c in np.argsort(ends).tolist():
         end = first + int(ends[c])
         if end - start > TILE:
-            left.append(_Range(start, end, normals[crossed[c]], offsets[crossed[c]]))
+            left.append(_Range(start, end, normals[crossed[c]]))
         start = end
     return left
 
 
-def order_points(
-    points: np.ndarray, normals: np.ndarray, offsets: np.ndarray | None, seed: int
-) -> np.ndarray:
+def _scaled(points: np.ndarray) -> np.ndarray:
+    """Copy of the points about their middle, to a scale where no square overflows."""
+    low, high = points.min(axis=0) * 0.5, points.max(axis=0) * 0.5
+    unit = points.dtype.type(2.0 ** np.clip(np.frexp((high - low).max())[1], -120, 120))
+    return (points / unit - (low + high) / unit) * points.dtype.type(0.5)
+
+
+def order_points(points: np.ndarray, queries: _Queries, seed: int) -> np.ndarray:
     """Rows of `points` (n, d) in the order of the tree's slots, int32 (n,).
 
-    `normals` (m, d) and perhaps `offsets` (m,) are a sample of queries, m = 0 for none. The same
-    splits are made whatever the number of threads.
+    The same splits are made whatever the number of threads.
     """
     order = np.arange(len(points), dtype=np.int32)
     if len(points) <= TILE:
         return order
-    # To scale, so that no square overflows: a power of two, which loses nothing.
-    low, high = points.min(axis=0) * 0.5, points.max(axis=0) * 0.5
-    unit = 2.0 ** np.clip(np.frexp((high - low).max())[1], -120, 120)
-    middle = (low + high).astype(np.float64)
-    moved = ((points - (low + high)) / points.dtype.type(unit)).astype(points.dtype)
-    sizes = np.abs(normals).max(axis=1, initial=0.0)
-    normals = normals[sizes > 0.0] / sizes[sizes > 0.0, None]
-    known = offsets is not None, len(normals) > 0
-    levels = np.zeros(len(normals))
-    if offsets is not None:
-        levels = (offsets[sizes > 0.0] / sizes[sizes > 0.0] - normals @ middle) / unit
-    ranges = [_Range(0, len(points), normals, levels)]
+    moved, ranges = _scaled(points), [_Range(0, len(points), queries.normals)]
     while ranges:
         found = parallel.run(
-            [lambda r=r: _partition_range(moved, order, r, known, seed) for r in ranges]
+            [lambda r=r: _partition_range(moved, order, r, queries, seed) for r in ranges]
         )
         ranges = [left for some in found for left in some]
     return order
+
+
+@np.errstate(over="ignore", invalid="ignore")
+def _crossing_normals(points: np.ndarray, normals: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """Normals of the half-spaces whose boundary meets the points' bounding box."""
+    low, high = points.min(axis=0).astype(np.float64), points.max(axis=0).astype(np.float64)
+    least = np.minimum(normals * low, normals * high).sum(axis=1)
+    most = np.maximum(normals * low, normals * high).sum(axis=1)
+    return normals[(least <= offsets) & (offsets <= most)]
+
+
+def _learn(points: np.ndarray, queries: ArrayLike | tuple[ArrayLike, ArrayLike] | None) -> _Queries:
+    """Check a sample of queries; what it tells."""
+    d = points.shape[1]
+    if queries is None:
+        return _Queries(np.zeros((0, d)), THROUGH_POINTS)
+    if isinstance(queries, tuple):
+        normals, offsets, _ = as_queries(*queries, d)
+        normals = _crossing_normals(points, normals, offsets) if len(points) else normals
+    else:
+        normals = as_normals(queries, d)[0]
+    sizes = np.abs(normals).max(axis=1, initial=0.0)
+    usable = sizes > 0.0
+    return _Queries(normals[usable] / sizes[usable, None], 0.0)
 
 
 class PartitionTree(Index):
@@ -355,8 +375,9 @@ class PartitionTree(Index):
     points, ids, weights
         As for `Index`.
     queries : array_like, shape (m, d), or tuple of that and an array_like, shape (m,), optional
-        Normals, or normals and offsets, like those to come: cells are then made for queries of
-        that kind. Speed alone depends on it.
+        Normals, or normals and offsets, like those to come: cells are then made for half-spaces
+        with such normals, whatever their depth; of given offsets only those count whose boundary
+        meets the points. Speed alone depends on it.
     seed : int, optional
         At least 0. The same seed gives the same tree, whatever the number of threads.
 
@@ -395,14 +416,7 @@ class PartitionTree(Index):
         self, points: np.ndarray, ranks: np.ndarray, weights: np.ndarray
     ) -> tuple[BoundedTree, np.ndarray]:
         queries, seed = self._plan
-        normals, offsets = np.zeros((0, points.shape[1])), None
-        if isinstance(queries, tuple):
-            normals, offsets, _ = as_queries(*queries, points.shape[1])
-            finite = np.isfinite(offsets)
-            normals, offsets = normals[finite], offsets[finite]
-        elif queries is not None:
-            normals, _ = as_normals(queries, points.shape[1])
-        order = order_points(points, normals, offsets, seed)
+        order = order_points(points, _learn(points, queries), seed)
         return make_tree(make_tiles(points, order, ranks), weights[order]), order
 
     def crossing_number(self, normals: ArrayLike, offsets: ArrayLike) -> int | np.ndarray:
