@@ -39,7 +39,7 @@ from .kd_tree import AXIS_SAMPLE, divide, principal_axis, project
 from .planes import (
     DIRECTIONS,
     THROUGH_POINTS,
-    TestSet,
+    PlaneSet,
     crosses,
     draw_plane,
     draw_sample,
@@ -194,7 +194,7 @@ def partition(points, order, unit, target, normals, given, through, seed, ends, 
     s = min(m, max(LEAST_SAMPLE, min(MOST_SAMPLE, m // SAMPLE_SHARE)))
     words, planes, state = -(-s // 64), normals.shape[0], np.full(1, seed, np.int64)
     none = np.uint64(0)
-    tests = TestSet(
+    tests = PlaneSet(
         np.empty((s, d)),
         normals,
         np.empty(planes),

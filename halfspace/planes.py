@@ -32,7 +32,7 @@ DIRECTIONS = 8
 _ONE = np.uint64(1)
 
 
-class TestSet(NamedTuple):
+class PlaneSet(NamedTuple):
     """Test planes {x : <w, x> = b} of one node, and their sides of its sample."""
 
     sample: np.ndarray  # (s, d) points
