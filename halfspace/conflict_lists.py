@@ -1,8 +1,8 @@
 """Conflict lists of cones: the tiles, or the points, above any of a cone's planes.
 
 First every list is one of tile numbers with a mask of the points above; 64 points share a number,
-so lists cost a small part of what their points do. `copy_lists` then turns whole levels into lists
-of points, sorted by id, in tiles of their own, as far as memory allows, the smallest first.
+so lists cost a small part of what their points do. `place_lists` then puts whole levels down as
+such numbers, or as copies of the points, sorted by id, in tiles of their own.
 """
 
 from typing import NamedTuple

@@ -55,16 +55,17 @@ def covers(
     normals: np.ndarray,
     offsets: np.ndarray,
     *,
-    closed: bool,
+    closed: bool | np.ndarray,
     stop_at_first: bool,
     nanoseconds: float,
     consume: Callable[[Covers], Kept],
 ) -> list[Kept]:
     """Cover every half-space, side by side in blocks, and keep what `consume` makes of each block.
 
-    Blocks are in query order. `cover_kernel(structure, normals, offsets, closed, stop_at_first,
-    indptr, parts, masks, counts, work)` covers queries from the first on while there is room, and
-    returns how many. The room is used again for the next block.
+    A query is a row of `normals` and `offsets`, and of `closed` where that is an array. Blocks are
+    in query order. `cover_kernel(structure, normals, offsets, closed, stop_at_first, indptr, parts,
+    masks, counts, work)` covers queries from the first on while there is room, and returns how
+    many. The room is used again for the next block.
     """
 
     def block(first: int, last: int) -> list[Kept]:
@@ -74,13 +75,14 @@ def covers(
         parts, masks = np.empty(room, np.int32), np.empty(room, np.uint64)
         while first < last:
             most = min(last - first, BLOCK_QUERIES)
+            sides = closed[first : first + most] if isinstance(closed, np.ndarray) else closed
             indptr, counts = np.zeros(most + 1, np.int64), np.zeros(most, np.int64)
             work = np.zeros((most, 3), np.int64)
             done = cover_kernel(
                 structure,
                 normals[first : first + most],
                 offsets[first : first + most],
-                closed,
+                sides,
                 stop_at_first,
                 indptr,
                 parts,

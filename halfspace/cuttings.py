@@ -30,16 +30,17 @@ import numpy as np
 
 from .jit import kernel, part
 from .predicate import LIMBS
-from .query import REGULAR, prepare
+from .query import REGULAR, prepare, settled_range
+from .quickselect import select
 from .ranking import Best, least_useful, offer_tile, scaled_bar, sort_best
-from .tiles import TILE, Tiles, popcount, tile_mask, used_lanes
+from .tiles import TILE, Tiles, lanes_not_below, popcount, tile_mask, tile_scores, used_lanes
 from .tree import GROUP, BoundedTree, cover_tree, top_tree
 
 SLACK = -1e-12
 """Shares down to here count as zero: the query lies on the facet between two cones."""
 
-MOST_STEPS = 4096
-"""Cones a walk crosses in one fan before it is given up."""
+MOST_STEPS = 256
+"""Cones a query crosses in one fan before the walk is given up: in a bad one it may cycle."""
 
 TOP_MARGIN = 2
 """A level is tried for the k best when its planes have so many times k points above them."""
@@ -65,27 +66,28 @@ class Cuttings(NamedTuple):
 
 
 @part
-def walk(solvers, neighbours, cone, w, shares):
+def walk(solvers, neighbours, cone, w, most, shares):
     """Cone of the same level that holds w, from `cone` on, and the cones seen; fills `shares`.
 
-    The cone is -1 where the walk was given up.
+    The cone is -1 where the walk was given up: after `most` cones, or at a cone without a solver.
     """
     d = w.size
-    for step in range(MOST_STEPS):
-        least, across = SLACK, -1
+    for step in range(most):
+        least, across, total = SLACK, -1, 0.0
         for f in range(d):
             share = 0.0
             for j in range(d):
                 share += solvers[cone, f, j] * w[j]
             shares[f] = share
+            total += share
             if share < least:
                 least, across = share, f
         if across < 0:
-            return cone, step + 1
+            return (cone if total == total else -1), step + 1
         cone = neighbours[cone, across]
         if cone < 0:
             return -1, step + 1
-    return -1, MOST_STEPS
+    return -1, most
 
 
 @part
@@ -103,11 +105,60 @@ def score_limit(offsets, residuals, reach, cone, shares, norm):
     return total + (shares.size + 4) * 2.0**-52 * size + (lost + 2.0**-1060) * reach + 2.0**-1000
 
 
+class Search(NamedTuple):
+    """A walk from level to level: the arrays it reads, and where it writes."""
+
+    solvers: np.ndarray
+    neighbours: np.ndarray
+    finer: np.ndarray
+    offsets: np.ndarray
+    residuals: np.ndarray
+    reach: float
+    w: np.ndarray  # (d,) the normal, scaled as that of the filters
+    shares: np.ndarray  # (d,) scratch
+    path: np.ndarray  # (levels,) int64, cone of each level seen
+    limits: np.ndarray  # (levels,) its T
+
+
 @part
-def rescale(normals, q, query, w):
-    """Normal q, scaled as the filters' one is, in float64."""
-    for j in range(w.size):
-        w[j] = normals[q, j] * query.factors[0] * query.factors[1]
+def descend(search, normals, q, query, levels, bar):
+    """Follow query q down the first `levels` levels, while T is below `bar`.
+
+    Fills path and limits; how many levels were passed, and cones seen.
+    """
+    for j in range(search.w.size):
+        search.w[j] = normals[q, j] * query.factors[0] * query.factors[1]
+    cone, seen = np.int64(0), 0
+    for level in range(levels):
+        cone, steps = walk(
+            search.solvers, search.neighbours, cone, search.w, MOST_STEPS, search.shares
+        )
+        seen += steps
+        if cone < 0:
+            return level, seen
+        limit = score_limit(
+            search.offsets, search.residuals, search.reach, cone, search.shares, query.norm
+        )
+        if not limit < bar:
+            return level, seen
+        search.path[level], search.limits[level] = cone, limit
+        cone = np.int64(search.finer[cone])
+    return levels, seen
+
+
+@part(inline=True)
+def tiles_of_list(copied, size):
+    """Tiles of a conflict list: of so many points copied, or of so many entries."""
+    return -(-size // TILE) if copied else size
+
+
+@part(inline=True)
+def tile_of_list(copied, first, size, entries, count, i):
+    """The i-th tile of a conflict list, and the mask of the lanes that hold points."""
+    if copied:
+        return first + i, used_lanes(size, i)
+    t = np.int64(entries[first + i])
+    return t, used_lanes(count, t)
 
 
 @kernel
@@ -116,27 +167,29 @@ def find_cones(cuttings, normals, offsets, closed, cones, levels, seen):
 
     The level is -1 where the tree is to answer: no list is certified, or the list is not worth it.
     """
-    solvers, neighbours, finer = cuttings.solvers, cuttings.neighbours, cuttings.finer
-    limits, residuals, reach = cuttings.offsets, cuttings.residuals, cuttings.reach[0]
-    first, d = cuttings.levels, normals.shape[1]
-    narrow, w, shares = np.empty(d, cuttings.tiles.data.dtype), np.empty(d), np.empty(d)
+    d, depth = normals.shape[1], cuttings.depths.size
+    narrow, worth = np.empty(d, cuttings.tiles.data.dtype), cuttings.worth
+    search = Search(
+        cuttings.solvers,
+        cuttings.neighbours,
+        cuttings.finer,
+        cuttings.offsets,
+        cuttings.residuals,
+        cuttings.reach[0],
+        np.empty(d),
+        np.empty(d),
+        np.empty(depth, np.int64),
+        np.empty(depth),
+    )
+    path = search.path
     for q in range(offsets.size):
-        levels[q], cones[q], seen[q] = -1, -1, 0
         query = prepare(normals[q], offsets[q], closed, narrow)
-        if query.kind != REGULAR or first.size < 2:
-            continue
-        rescale(normals, q, query, w)
-        cone = np.int64(0)
-        for level in range(first.size - 1):
-            cone, steps = walk(solvers, neighbours, cone, w, shares)
-            seen[q] += steps
-            if cone < 0:
-                break
-            limit = score_limit(limits, residuals, reach, cone, shares, query.norm)
-            if not limit < query.level:
-                break
-            levels[q], cones[q] = level if cuttings.worth[level] else -1, cone
-            cone = np.int64(finer[cone])
+        passed, seen[q] = 0, 0
+        if query.kind == REGULAR:
+            passed, seen[q] = descend(search, normals, q, query, depth, query.level)
+        levels[q], cones[q] = -1, -1
+        if passed and worth[passed - 1]:
+            levels[q], cones[q] = passed - 1, path[passed - 1]
 
 
 @kernel
@@ -178,14 +231,13 @@ def cover_cuttings(
             continue
         own = copied[levels[q]]
         first, size = lists[cones[q], 0], lists[cones[q], 1]
-        tiles = -(-size // TILE) if own else size
+        tiles = tiles_of_list(own, size)
         if parts.size - at < tiles:
             return q
         query = prepare(normals[q], offsets[q], closed, narrow)
         work[q, 0] += seen[q]
         for i in range(tiles):
-            t = first + i if own else np.int64(entries[first + i])
-            used = used_lanes(size, i) if own else used_lanes(count, t)
+            t, used = tile_of_list(own, first, size, entries, count, i)
             work[q, 1] += popcount(used)
             mask, tests = tile_mask(data, norms, t, used, normals, q, narrow, query, scores, limbs)
             work[q, 2] += tests
@@ -204,45 +256,67 @@ def cover_cuttings(
 def top_cuttings(cuttings, normals, slots, scores):
     """Slots and scores of the k best of each query, best first; slots (m, k).
 
-    If k points of a list score above its limit T, no point outside can be among the k best.
+    If k points of a list score above its limit T, no point outside can be among the k best. The
+    list's scores are taken twice: for the k-th best, and to rank those that may be better exactly.
     """
     data, norms, ranks = cuttings.tiles
-    solvers, neighbours, finer = cuttings.solvers, cuttings.neighbours, cuttings.finer
-    limits, residuals, reach = cuttings.offsets, cuttings.residuals, cuttings.reach[0]
     lists, entries, copied = cuttings.lists, cuttings.entries, cuttings.copied
-    depths, tree, d, k = cuttings.depths, cuttings.tree, data.shape[1], slots.shape[1]
+    tree, worth, d, k = cuttings.tree, cuttings.worth, data.shape[1], slots.shape[1]
+    count, deep = tree.tiles.ranks.size, 0
+    while deep < cuttings.depths.size and cuttings.depths[deep] >= TOP_MARGIN * k:
+        deep += 1
+    search = Search(
+        cuttings.solvers,
+        cuttings.neighbours,
+        cuttings.finer,
+        cuttings.offsets,
+        cuttings.residuals,
+        cuttings.reach[0],
+        np.empty(d),
+        np.empty(d),
+        np.empty(deep, np.int64),
+        np.empty(deep),
+    )
+    path, limits = search.path, search.limits
     narrow, lane_scores = np.empty(d, data.dtype), np.empty(TILE, data.dtype)
-    w, shares, limbs = np.empty(d), np.empty(d), np.zeros(LIMBS, np.int64)
-    errors, filled = np.empty(k), np.zeros(1, np.int64)
-    path, bars = np.empty(depths.size, np.int64), np.empty(depths.size)
+    errors, filled, limbs = np.empty(k), np.zeros(1, np.int64), np.zeros(LIMBS, np.int64)
+    keys, rows = np.empty(0), np.empty(0, np.int32)
     for q in range(slots.shape[0]):
         normal = normals[q]
         query = prepare(normal, 0.0, True, narrow)
-        rescale(normals, q, query, w)
-        cone, level = np.int64(0), 0
-        while query.kind == REGULAR and level < depths.size and depths[level] >= TOP_MARGIN * k:
-            cone, _ = walk(solvers, neighbours, cone, w, shares)
-            if cone < 0:
-                break
-            path[level] = cone
-            bars[level] = score_limit(limits, residuals, reach, cone, shares, query.norm)
-            cone = np.int64(finer[cone])
-            level += 1
+        best, level = Best(slots[q], scores[q], errors, filled), 0
+        if query.kind == REGULAR:
+            level, _ = descend(search, normals, q, query, deep, np.inf)
         certified = False
-        best = Best(slots[q], scores[q], errors, filled)
-        while level and not certified and cuttings.worth[level - 1]:
+        while level and not certified and worth[level - 1]:
             level -= 1
             filled[0] = 0
-            first, size = lists[path[level], 0], lists[path[level], 1]
-            for i in range(-(-size // TILE) if copied[level] else size):
-                t = first + i if copied[level] else np.int64(entries[first + i])
-                used = (
-                    used_lanes(size, i) if copied[level] else used_lanes(tree.tiles.ranks.size, t)
-                )
+            own, first, size = copied[level], lists[path[level], 0], lists[path[level], 1]
+            tiles, taken, largest = tiles_of_list(own, size), 0, 0.0
+            if keys.size < tiles * TILE:
+                keys, rows = np.empty(tiles * TILE), np.empty(tiles * TILE, np.int32)
+            for i in range(tiles):
+                t, used = tile_of_list(own, first, size, entries, count, i)
+                tile_scores(data, t, narrow, lane_scores)
+                largest = max(largest, norms[t])
+                for lane in range(popcount(used)):
+                    keys[taken] = -lane_scores[lane]
+                    taken += 1
+            if taken < k:
+                continue
+            select(keys[:taken], rows[:taken], k - 1)
+            # Two scores are off: the k-th best, and that of a point beside it.
+            low, high = settled_range(query, -keys[k - 1], 2.0 * largest)
+            if high <= limits[level]:
+                continue
+            for i in range(tiles):
+                t, used = tile_of_list(own, first, size, entries, count, i)
+                tile_scores(data, t, narrow, lane_scores)
+                used &= lanes_not_below(lane_scores, lane_scores.dtype.type(low))
                 offer_tile(
                     data, norms, ranks, t, used, normal, narrow, query, best, lane_scores, limbs
                 )
-            certified = filled[0] == k and scaled_bar(query, least_useful(best)) > bars[level]
+            certified = filled[0] == k and scaled_bar(query, least_useful(best)) > limits[level]
         if certified:
             sort_best(data, ranks, normal, best, limbs)
         else:

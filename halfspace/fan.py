@@ -22,7 +22,7 @@ import numpy as np
 from scipy.spatial import ConvexHull, QhullError
 
 from . import parallel
-from .cuttings import Cuttings, walk
+from .cuttings import MOST_STEPS, Cuttings, walk
 from .jit import kernel
 from .quickselect import select
 from .tiles import TILE, Tiles, tile_scores
@@ -33,14 +33,20 @@ LOOSE = {2: 0.5, 3: 0.4}
 LOOSE_ABOVE = 0.25
 """The same in more dimensions, where cones are many and small ones dear."""
 
-MOST_ROUNDS = 24
-"""Hulls taken for a level, at most."""
+MOST_ROUNDS = 10
+"""Hulls taken for a level, at most: where scores tie, a cone may stay loose whatever is added."""
 
 PROBE_SCORES = 2048
-"""Scores of a conflict list that a depth is estimated from."""
+"""Scores of a conflict list that a depth is estimated from, about."""
+
+SPARSE_STEP = 8
+"""Where fewer scores than one in so many are used, no others are computed."""
 
 LEAST_HEIGHT = 1e-6
 """Least distance of a plane from the origin, in spreads of the points."""
+
+OUTLIER_DISTANCE = 100.0
+"""Points further than so many median distances from the median do not count for the frame."""
 
 CENTRE_SAMPLE = 1 << 16
 """Points that the origin and the spreads are estimated from."""
@@ -74,8 +80,12 @@ def frame_of(tiles: Tiles) -> Frame | None:
     step = max(1, len(tiles.data) * TILE // CENTRE_SAMPLE)
     slots = np.arange(0, tiles.count, step)
     rows = tiles.data[slots // TILE, :, slots % TILE].astype(np.float64)
-    centre = rows.mean(axis=0)
-    covariance = np.cov(rows - centre, rowvar=False)
+    # One point far off must not make all others seem one.
+    distances = np.abs(rows - np.median(rows, axis=0)).max(axis=1)
+    usual = np.median(distances)
+    near = rows[distances <= OUTLIER_DISTANCE * usual] if usual > 0.0 else rows
+    centre = near.mean(axis=0)
+    covariance = np.cov(near - centre, rowvar=False)
     if not np.isfinite(covariance).all():
         return None
     spread, axes = np.linalg.eigh(covariance)
@@ -101,7 +111,7 @@ def _probe(cuttings, normals, limits, k, enough, offsets):
         for level in range(levels):
             if level:
                 cone = np.int64(finer[cone])
-            found, _ = walk(solvers, neighbours, cone, normals[q], shares)
+            found, _ = walk(solvers, neighbours, cone, normals[q], MOST_STEPS, shares)
             if found >= 0:
                 cone = found
         first, size = np.int64(0), cuttings.tree.tiles.data.shape[0]
@@ -112,17 +122,24 @@ def _probe(cuttings, normals, limits, k, enough, offsets):
         if keys.size < size * TILE // step + 1:
             keys = np.empty(size * TILE // step + 1)
             rows = np.empty(keys.size, np.int32)
-        taken, over, lane = 0, 0, 0
-        for i in range(size):
+        taken, over, tile = 0, 0, np.int64(-1)
+        for place in range(0, size * TILE, step):
+            i, lane = place // TILE, place % TILE
             t = np.int64(entries[first + i]) if levels else i
-            tile_scores(data, t, normals[q], scores)
-            while lane < TILE:
-                if t * TILE + lane < count:
-                    keys[taken] = -scores[lane]
-                    over += scores[lane] > limits[q]
-                    taken += 1
-                lane += step
-            lane -= TILE
+            if t * TILE + lane >= count:
+                continue
+            if step > SPARSE_STEP:
+                score = 0.0
+                for j in range(d):
+                    score += normals[q, j] * data[t, j, lane]
+            else:
+                if t != tile:
+                    tile_scores(data, t, normals[q], scores)
+                    tile = t
+                score = scores[lane]
+            keys[taken] = -score
+            over += score > limits[q]
+            taken += 1
         offsets[q] = np.nan
         if taken and over * step < enough:
             rank = min(max(k // step, 1), taken) - 1
@@ -194,10 +211,13 @@ def make_fan(
         offsets = probe(cuttings, normals, base + limits / lengths, k, enough)
         return np.maximum((offsets - base) * lengths, LEAST_HEIGHT), offsets
 
-    enough = k * LOOSE.get(len(frame.centre), LOOSE_ABOVE)
+    d = len(frame.centre)
+    enough = k * LOOSE.get(d, LOOSE_ABOVE)
     heights, offsets = heights_of(directions, np.full(len(directions), np.inf), 1.0)
-    tested = 0
+    tested, expected = 0, 0.0
     for _ in range(MOST_ROUNDS):
+        if expected > most_cones:
+            return None
         hull = _dual_hull(directions, heights)
         if hull is None or len(hull.simplices) > most_cones:
             return None
@@ -213,6 +233,9 @@ def make_fan(
         if not loose.any():
             break
         tested = len(directions)
+        # A hull costs as much as it has facets: too many are forecast, not found out.
+        growth = 1.0 + np.count_nonzero(loose) / len(directions)
+        expected = len(hull.simplices) * growth ** (1.0 if d <= 4 else 1.5)
         directions = np.concatenate([directions, within[loose]])
         heights = np.concatenate([heights, new_heights[loose]])
         offsets = np.concatenate([offsets, new_offsets[loose]])

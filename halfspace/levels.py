@@ -13,7 +13,7 @@ import numpy as np
 from . import cover
 from .conflict_lists import Lists, copied_bytes, merge_lists, place_lists
 from .cuttings import Cuttings, cover_cuttings, walk
-from .fan import Fan, frame_of, make_fan
+from .fan import Fan, frame_of, make_fan, probe
 from .jit import kernel
 from .tiles import TILE, Tiles, frozen
 from .tree import BoundedTree, cover_tree
@@ -21,8 +21,8 @@ from .tree import BoundedTree, cover_tree
 COARSEST_SHARE = 16
 """The coarsest level is that of n over this."""
 
-POINTS_PER_CONE = 2
-"""A level has no more cones than points over this, so that the search takes linear space."""
+POINTS_PER_CONE = {5: 8, 6: 8}
+"""A level has no more cones than points over this, 2 in fewer dimensions: the search is linear."""
 
 FINEST_DEPTH = 32
 """Finer levels would save less than a tile a query."""
@@ -45,27 +45,34 @@ class _Level(NamedTuple):
     solvers: np.ndarray
     residuals: np.ndarray
     lists: Lists
-    tree_cost: float  # points the tree would touch for such reports, nodes included
+    costs: np.ndarray  # (3,) points the tree touches, nodes included, at this depth, at that of
+    # the next level, and for the single furthest point
 
     @property
     def cones_bytes(self) -> int:
         cones, d = self.fan.cones.shape
-        return cones * _cone_bytes(d)
+        return cones * _cone_bytes(d) + LEVEL_BYTES
+
+    def pays(self, scanned: np.ndarray, *, finest: bool) -> bool:
+        """Whether scanning lists of so many points costs less than the tree.
+
+        That is for reports between this depth and the next one's, or of one point.
+        """
+        return scanned.mean() < self.costs[[0, 2 if finest else 1]].mean()
 
     @property
-    def numbers_pay(self) -> bool:
-        """Whether scanning the tiles that a list names costs less than the tree."""
-        return TILE * len(self.lists.entries) < self.tree_cost * len(self.lists.points)
-
-    @property
-    def copies_pay(self) -> bool:
-        """Whether scanning copies of a list's points costs less than the tree."""
-        return self.lists.points.mean() < self.tree_cost
+    def numbered(self) -> np.ndarray:
+        """Points scanned where a list names tiles, by cone."""
+        return TILE * np.diff(self.lists.indptr)
 
 
 def _cone_bytes(d: int) -> int:
     """Bytes of a cone but for its list: solver, offsets, residual, neighbours, finer, list."""
     return 8 * (d * d + d + 1) + 4 * (d + 1) + 16
+
+
+LEVEL_BYTES = 32
+"""Bytes of a level beside those of its cones."""
 
 
 def _solvers(fan: Fan) -> tuple[np.ndarray, np.ndarray]:
@@ -78,7 +85,8 @@ def _solvers(fan: Fan) -> tuple[np.ndarray, np.ndarray]:
     left = np.linalg.norm(np.eye(d) - spans @ solvers, axis=(1, 2))
     sizes = np.linalg.norm(spans, axis=(1, 2)) * np.linalg.norm(solvers, axis=(1, 2))
     residuals = 1.001 * left + 4.0 * (d + 2) * 2.0**-53 * sizes
-    return solvers, np.where(np.isnan(residuals), np.inf, residuals)
+    usable = np.linalg.norm(spans, axis=1).max(axis=1) <= 1.001
+    return solvers, np.where(usable & ~np.isnan(residuals), residuals, np.inf)
 
 
 @kernel
@@ -87,7 +95,7 @@ def _link(normals, cones, neighbours, finer_solvers, finer_neighbours, finer):
 
     Neighbours are taken one after another, so that each walk starts near its end.
     """
-    c, d = cones.shape
+    (c, d), most = cones.shape, finer_solvers.shape[0]
     w, shares = np.empty(d), np.empty(d)
     waiting, start = np.empty(c, np.int64), np.zeros(c, np.int64)
     done, size = np.zeros(c, np.bool_), 0
@@ -103,7 +111,7 @@ def _link(normals, cones, neighbours, finer_solvers, finer_neighbours, finer):
             for f in range(d):
                 for j in range(d):
                     w[j] += normals[cones[cone, f], j] / d
-            found, _ = walk(finer_solvers, finer_neighbours, start[cone], w, shares)
+            found, _ = walk(finer_solvers, finer_neighbours, start[cone], w, most, shares)
             if found < 0:
                 found = np.int64(0)
             finer[cone] = found
@@ -165,21 +173,25 @@ def _assemble(
     )
 
 
-def _tree_cost(cuttings: Cuttings, fan: Fan, depth: int) -> float:
-    """Points that the tree touches for reports that a level's lists are for, nodes included."""
+def _tree_costs(cuttings: Cuttings, fan: Fan, depth: int) -> np.ndarray:
+    """Points that the tree touches, nodes included, for reports as in `_Level.costs`."""
     cones = fan.cones[np.linspace(0, len(fan.cones) - 1, COST_SAMPLE).astype(int)]
+    normals = fan.normals[cones].mean(axis=1)
+    unlimited = np.full(len(normals), np.inf)
+    shallower = [probe(cuttings, normals, unlimited, k, 1.0) for k in (int(depth / STEP), 1)]
     # For equal shares, T is the mean of the offsets.
+    offsets = np.concatenate([fan.offsets[cones].mean(axis=1), *shallower])
     work = cover.covers(
         cover_tree,
         cuttings.tree,
-        frozen(fan.normals[cones].mean(axis=1)),
-        frozen(fan.offsets[cones].mean(axis=1)),
+        frozen(np.tile(normals, (3, 1))),
+        frozen(np.nan_to_num(offsets)),
         closed=True,
         stop_at_first=False,
         nanoseconds=10.0 * depth,
         consume=lambda block: block.work,
     )
-    nodes, points, _ = np.concatenate(work).mean(axis=0)
+    nodes, points, _ = np.concatenate(work).reshape(3, -1, 3).mean(axis=1).T
     return points + NODE_COST * nodes
 
 
@@ -196,7 +208,7 @@ def _level(cuttings: Cuttings, fan: Fan, depth: int) -> _Level:
         consume=cover.keep,
     )
     lists = merge_lists(fan.cones, blocks, cuttings.tree)
-    return _Level(depth, fan, *_solvers(fan), lists, _tree_cost(cuttings, fan, depth))
+    return _Level(depth, fan, *_solvers(fan), lists, _tree_costs(cuttings, fan, depth))
 
 
 def _depths(n: int, expected_count: int | None) -> list[int]:
@@ -219,16 +231,18 @@ def make_cuttings(tree: BoundedTree, room: int, expected_count: int | None = Non
     frame = frame_of(tree.tiles) if d > 1 and depths and np.isfinite(reach) else None
     if frame is None:
         return cuttings
-    directions = np.concatenate([np.eye(d), -np.eye(d)])
+    directions, memory = np.concatenate([np.eye(d), -np.eye(d)]), room
     for depth in depths:
         # A list is hardly shorter than 1.5 depths.
         cone_bytes = _cone_bytes(d) + 4 * (3 * depth // (2 * TILE) + 1)
-        most_cones = min(n // POINTS_PER_CONE, room // cone_bytes)
+        most_cones = min(n // POINTS_PER_CONE.get(d, 2), room // cone_bytes)
         fan = make_fan(cuttings, frame, directions, depth, most_cones)
         if fan is None:
             break
         level = _level(cuttings, fan, depth)
-        room -= level.cones_bytes + level.numbers_pay * level.lists.entries.nbytes
+        room -= level.cones_bytes
+        if level.pays(level.numbered, finest=False):
+            room -= level.lists.entries.nbytes
         if room < 0:
             break
         if levels:
@@ -237,25 +251,36 @@ def make_cuttings(tree: BoundedTree, room: int, expected_count: int | None = Non
         finer.append(np.full(len(fan.cones), -1, np.int32))
         cuttings = _assemble(tree, reach, levels, finer)
         directions = fan.directions
-    return _with_lists(cuttings, levels, max(room, 0), expected_count)
+    room = memory - sum(level.cones_bytes for level in levels)
+    copied, numbers = _forms(levels, tree.tiles, room, expected_count)
+    # Levels after the last that is of use are not walked.
+    used = int(np.flatnonzero(copied | numbers).max(initial=-1)) + 1
+    cuttings = _assemble(tree, reach, levels[:used], finer[:used])
+    lists = [level.lists for level in levels[:used]]
+    cuttings = place_lists(cuttings, lists, copied[:used], numbers[:used])
+    return cuttings._replace(worth=frozen((copied | numbers)[:used]))
 
 
-def _with_lists(
-    cuttings: Cuttings, levels: list[_Level], room: int, expected_count: int | None
-) -> Cuttings:
-    """Cuttings with lists as points where they pay and `room` bytes allow, else with what pays."""
-    tiles = cuttings.tree.tiles
-    numbers = np.array([level.numbers_pay for level in levels], bool)
-    copied = np.zeros(len(levels), bool)
-    order = sorted(range(len(levels)), key=lambda i: _copying_order(levels[i], expected_count))
-    for i in order:
-        growth = copied_bytes(levels[i].lists, tiles)
-        growth -= numbers[i] * levels[i].lists.entries.nbytes
-        if levels[i].copies_pay and growth <= room:
-            copied[i] = True
+def _forms(
+    levels: list[_Level], tiles: Tiles, room: int, expected_count: int | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Which levels' lists are to be copies of points, and which tile numbers, within `room` bytes.
+
+    Each only where it pays; a level may get neither.
+    """
+    numbers, copied = np.zeros(len(levels), bool), np.zeros(len(levels), bool)
+    for i, level in enumerate(levels):
+        size = level.lists.entries.nbytes
+        if size <= room and level.pays(level.numbered, finest=i + 1 == len(levels)):
+            numbers[i] = True
+            room -= size
+    for i in sorted(range(len(levels)), key=lambda i: _copying_order(levels[i], expected_count)):
+        level = levels[i]
+        growth = copied_bytes(level.lists, tiles) - numbers[i] * level.lists.entries.nbytes
+        if growth <= room and level.pays(level.lists.points, finest=i + 1 == len(levels)):
+            copied[i], numbers[i] = True, False
             room -= growth
-    cuttings = place_lists(cuttings, [level.lists for level in levels], copied, numbers)
-    return cuttings._replace(worth=frozen(copied | numbers))
+    return copied, numbers
 
 
 def _copying_order(level: _Level, expected_count: int | None) -> tuple:

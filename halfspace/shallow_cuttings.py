@@ -1,17 +1,18 @@
 """ShallowCuttings (Part 2): conflict lists for every depth, for points that stay and d <= 6.
 
-Levels of depths k_1 > k_2 > …, each half the one before, from n / 16 down to 32. Each is a fan of
-cones (`fan.py`) whose conflict lists hold what lies above planes with k_i points above, so O(k_i)
-points. A query finds its cone level by level, O(1) steps each expected, and scans the list of the
+Levels of depths k_1 > k_2 > …, each half the one before, from n / 16 down to 32 at most. Each is a
+fan of cones (`fan.py`) whose conflict lists hold what lies above planes with k_i points above, so
+O(k_i) points. A query finds its cone level by level, a few steps each, and scans the list of the
 finest level that is certified to hold its half-space (`cuttings.py`): O(log n + k) for reports of
-k points; deeper ones go to a tree (Part 1) under it all. Conflict lists are themselves half-space
-reports, and each level's are taken from the level before.
+k points; deeper ones go to a tree (Part 1) under it all, and so do those of levels whose lists are
+no shorter than what the tree would touch. Conflict lists are themselves half-space reports, and
+each level's are taken from the level before.
 
-Space: a level of c cones takes O(c k_i / 64) tile numbers, O(n) where c = O(n / k_i): on any points
-for d <= 3, on smooth bodies and spheres in any dimension. The worst case is c = (n / k)^⌊d/2⌋ (the
-moment curve), so levels that would not fit into `memory` are not made, and what is left of it turns
-lists of tile numbers into lists of points, sorted by id, which are read two to four times faster.
-That is the trade of Part 2: with s between n and n^⌊d/2⌋, time n / s^(1/⌊d/2⌋) + k.
+Space: a level of c cones takes O(c k_i / 64) tile numbers or O(c k_i) copied points. The theory has
+c = O((n / k_i)^⌊d/2⌋), so O(n) for d <= 3; smooth bodies and spheres keep to n / k_i in any
+dimension, moment curves reach the worst case. Levels that would not fit into `memory` are not made,
+and what is left of it turns numbers into copies, sorted by id, which are read two to four times
+faster. That is the trade of Part 2: with s between n and n^⌊d/2⌋, time n / s^(1/⌊d/2⌋) + k.
 
 In one dimension the points are sorted, and the tree over them is a B-tree: no level is needed.
 
@@ -55,7 +56,8 @@ class ShallowCuttings(Index):
         As for `Index`, with d <= 6.
     memory : int, optional
         Bytes the index may take; 32 times those of the points, or 16 MB if that is more, where it
-        is not given. With less, fewer and leaner levels are made.
+        is not given. With less, fewer and leaner levels are made. Building takes several times
+        that for a while.
     expected_count : int, optional
         Points a report is expected to hold: levels for fewer are not made, and memory goes to
         those for as many.
@@ -104,7 +106,8 @@ class ShallowCuttings(Index):
             )
         order = np.argsort(points[:, 0], kind="stable") if d == 1 else order_points(points)
         tree = make_tree(make_tiles(points, order, ranks), weights[order])
-        taken = sum(array.nbytes for array in arrays_of(tree)) + weights.nbytes + self._ids.nbytes
+        arrays = arrays_of(make_cuttings(tree, 0))
+        taken = sum(array.nbytes for array in arrays) + weights.nbytes + self._ids.nbytes
         memory = self._memory
         if memory is None:
             memory = max(taken, LEAST_DEFAULT_MEMORY, DEFAULT_MEMORY * points.nbytes)
@@ -147,4 +150,6 @@ class ShallowCuttings(Index):
         return f"{super().explain()}\n  levels   {levels or 'none: the tree answers'}"
 
     def _query_nanoseconds(self) -> float:
-        return 2000.0
+        # Between what a list and what the tree takes.
+        n, d = len(self), self.dim
+        return min(20_000.0, 1000.0 + 20.0 * d * n ** (1.0 - 1.0 / d))

@@ -24,7 +24,7 @@ def fine_cuttings(points, **options):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(levels, "COARSEST_SHARE", 4)
         patch.setattr(levels, "FINEST_DEPTH", 2)
-        patch.setattr(levels, "POINTS_PER_CONE", 0.05)
+        patch.setattr(levels, "POINTS_PER_CONE", dict.fromkeys(range(1, 7), 0.05))
         return halfspace.ShallowCuttings(points, **options)
 
 
