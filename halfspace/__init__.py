@@ -15,6 +15,7 @@ w (`top`). Every answer is that of real arithmetic on the given floats, ties inc
 from .index import Index
 from .kd_tree import KDTree
 from .parallel import get_threads, set_threads
+from .partition_tree import PartitionTree
 from .planner import build
 from .report import Report, ResultTooLarge, Top, Work
 from .scan import Scan
@@ -24,6 +25,7 @@ from .warm import warmup
 __all__ = [
     "Index",
     "KDTree",
+    "PartitionTree",
     "Report",
     "ResultTooLarge",
     "Scan",

@@ -34,7 +34,7 @@ PARALLEL_POINTS = 4096
 
 
 @part
-def _principal_axis(points, sample, axis, product):
+def principal_axis(points, sample, axis, product):
     """Approximate leading eigenvector of the covariance of `points`; `sample` (s, d) is scratch."""
     count, d = min(points.shape[0], sample.shape[0]), points.shape[1]
     step = points.shape[0] / count
@@ -73,15 +73,23 @@ def _principal_axis(points, sample, axis, product):
 
 
 @part
-def _split(points, order, middle, sample, axis, product, keys, rows, moved):
-    """Reorder points and order so that the first `middle` lie below the rest along the axis."""
-    n, d = points.shape
-    _principal_axis(points, sample, axis, product)
-    for i in range(n):
+def project(points, axis, keys):
+    """Fill `keys` with the points' projections on the axis."""
+    for i in range(points.shape[0]):
         key = 0.0
-        for j in range(d):
+        for j in range(axis.size):
             key += axis[j] * points[i, j]
         keys[i] = key if key == key else 0.0
+
+
+@part
+def divide(points, order, middle, keys, rows, moved):
+    """Reorder points and order so that the `middle` of least key come first.
+
+    `rows` and `moved` are scratch for as many points.
+    """
+    n, d = points.shape
+    for i in range(n):
         rows[i] = i
     select(keys[:n], rows, middle)
     for i in range(n):
@@ -115,17 +123,9 @@ def _split_range(points, order, depth):
         tiles = -(-(last - first) // TILE)
         if tiles > 1 and depth:
             middle = first + _left_tiles(tiles) * TILE
-            _split(
-                points[first:last],
-                order[first:last],
-                middle - first,
-                sample,
-                axis,
-                product,
-                keys,
-                rows,
-                moved,
-            )
+            principal_axis(points[first:last], sample, axis, product)
+            project(points[first:last], axis, keys)
+            divide(points[first:last], order[first:last], middle - first, keys, rows, moved)
             stack.append((first, middle, depth - 1))
             stack.append((middle, last, depth - 1))
 

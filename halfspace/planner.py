@@ -9,9 +9,14 @@ from numpy.typing import ArrayLike
 from .index import Index
 from .inputs import as_count, as_normals, as_points
 from .kd_tree import KDTree
+from .partition_tree import PartitionTree
 from .scan import Scan
 
-STRUCTURES: dict[str, Callable[..., Index]] = {"scan": Scan, "kd_tree": KDTree}
+STRUCTURES: dict[str, Callable[..., Index]] = {
+    "scan": Scan,
+    "kd_tree": KDTree,
+    "partition_tree": PartitionTree,
+}
 
 TREE_DIMENSIONS = 12
 """Above this a kd-tree's bounds straddle nearly every plane on data without structure."""
@@ -97,7 +102,7 @@ def build(
     ----------
     points : array_like, shape (n, d)
         Finite; float32 or float64, narrower floats and integers are widened without loss.
-    structure : {"auto", "scan", "kd_tree"}, optional
+    structure : {"auto", "scan", "kd_tree", "partition_tree"}, optional
         Upper or lower case, with or without underscores. "auto" chooses by n, d and what follows.
     ids : array_like of int, shape (n,), optional
         Distinct 64-bit ids; 0 … n-1 if not given.

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from . import cover
+from .bounds import score_ranges
 from .inputs import Polytopes, as_polytopes
 from .jit import kernel, part
 from .predicate import LIMBS
@@ -30,7 +31,7 @@ from .tiles import (
     tile_mask,
     used_lanes,
 )
-from .tree import FANOUT, children_of, score_ranges, used_nodes
+from .tree import FANOUT, children_of, used_nodes
 
 if TYPE_CHECKING:
     from .index import Index
@@ -123,9 +124,9 @@ def _inside_tile(tiles, t, faces, listed, length, scores, limbs, work, q):
 
 
 @part(inline=True)
-def _test_block(tree, faces, walk, level, low, high, work, q):
+def _test_block(tree, faces, walk, level, scratch, low, high, work, q):
     """Test the nodes of a block, to open those that a face crosses; mask of those inside all."""
-    block = walk.blocks[level]
+    block, bounds = walk.blocks[level], (tree.centres, tree.frames, tree.reaches)
     possible, opened = used_nodes(tree.nodes.last, block), np.uint64(0)
     for i in range(walk.lengths[level + 1]):
         if not possible:
@@ -133,17 +134,8 @@ def _test_block(tree, faces, walk, level, low, high, work, q):
         f = walk.listed[level + 1, i]
         work[q, 0] += popcount(possible)
         query = _face(faces, f)
-        score_ranges(
-            tree.centres,
-            tree.halves,
-            tree.reaches,
-            block,
-            faces.narrows[f],
-            faces.sizes[f],
-            query,
-            low,
-            high,
-        )
+        narrow, size = faces.narrows[f], faces.sizes[f]
+        score_ranges(bounds, block, narrow, size, query, scratch, low, high)
         bar = low.dtype.type(query.level)
         possible &= lanes_not_below(high, bar)
         crossed = possible & ~lanes_above(low, bar)
@@ -183,6 +175,7 @@ def cover_polytopes_tree(
         return offsets.shape[0]
     narrows, sizes, scaled = np.empty((h, d), dtype), np.empty((h, d), dtype), np.empty((h, 2))
     low, high, limbs = np.empty(TILE, dtype), np.empty(TILE, dtype), np.zeros(LIMBS, np.int64)
+    scratch = np.empty((2, TILE), dtype)
     kinds = _kinds(np.zeros(d), np.empty(d, dtype))
     walk = Walk(
         np.empty(height + 1, np.int64),
@@ -214,7 +207,7 @@ def cover_polytopes_tree(
             else:
                 level -= 1
                 blocks[level] = child
-                inside = _test_block(tree, faces, walk, level, low, high, work, q)
+                inside = _test_block(tree, faces, walk, level, scratch, low, high, work, q)
                 while inside:
                     v = child * FANOUT + lowest_lane(inside)
                     inside &= inside - _ONE

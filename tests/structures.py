@@ -31,6 +31,7 @@ def fine_cuttings(points, **options):
 STRUCTURES = {
     "Scan": Structure(halfspace.Scan, range(1, 257)),
     "KDTree": Structure(halfspace.KDTree, range(1, 257)),
+    "PartitionTree": Structure(halfspace.PartitionTree, range(1, 257)),
     "ShallowCuttings": Structure(halfspace.ShallowCuttings, range(1, 7)),
 }
 if JIT:  # building levels takes interpreted kernels too long
