@@ -5,7 +5,6 @@ so lists cost a small part of what their points do. `copy_lists` then turns whol
 of points, sorted by id, in tiles of their own, as far as memory allows, the smallest first.
 """
 
-from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -111,10 +110,10 @@ def merge_lists(cones: np.ndarray, blocks: list[Covers], tree: BoundedTree) -> L
 
 
 def copied_bytes(lists: Lists, tiles: Tiles) -> int:
-    """Bytes by which lists grow when their tile numbers become points."""
+    """Bytes of copies of the points of lists."""
     _, d, lanes = tiles.data.shape
     each = lanes * (d * tiles.data.itemsize + tiles.ranks.itemsize) + tiles.norms.itemsize
-    return int((-(-lists.points // TILE)).sum()) * each - lists.entries.nbytes
+    return int((-(-lists.points // TILE)).sum()) * each
 
 
 @kernel
@@ -153,66 +152,61 @@ def first_tiles(tiles: Tiles, count: int) -> Tiles:
     return Tiles(*(frozen(view) for view in views))
 
 
-def copy_lists(
-    cuttings: Cuttings, levels: list[Lists], order: Iterable[int], room: int
-) -> Cuttings:
-    """Cuttings with the lists of whole levels as points, in `order`, as `room` bytes allow."""
-    tiles = cuttings.tree.tiles
-    copied = np.zeros(len(levels), bool)
-    for level in order:
-        growth = copied_bytes(levels[level], tiles)
-        if growth <= room:
-            copied[level] = True
-            room -= growth
-    if not copied.any():
-        return cuttings
-    base = len(tiles.data)
-    needed = [
-        -(-lists.points // TILE) if own else np.zeros(len(lists.points), np.int64)
-        for lists, own in zip(levels, copied, strict=True)
-    ]
-    firsts = base + np.cumsum(np.concatenate([[0], *needed]))
-    total = int(firsts[-1])
+def _copies(tiles: Tiles, lists: list[tuple[Lists, np.ndarray]], total: int) -> Tiles:
+    """Tiles, and after them those of lists, each with its first tiles; `total` in all."""
     data = np.zeros((total, *tiles.data.shape[1:]), tiles.data.dtype)
     norms, ranks = np.zeros(total), np.zeros(total * TILE, np.int32)
+    base = len(tiles.data)
     data[:base], norms[:base], ranks[: tiles.count] = tiles.data, tiles.norms, tiles.ranks
     slots = np.empty(tiles.count, np.int32)
     slots[tiles.ranks] = np.arange(tiles.count, dtype=np.int32)
-    new_lists, entries, begin = [], [], 0
-    cone = 0
-    for lists, own in zip(levels, copied, strict=True):
-        cones = len(lists.points)
-        first = firsts[cone : cone + cones]
-        cone += cones
-        if not own:
-            new_lists.append(np.stack([lists.indptr[:-1] + begin, np.diff(lists.indptr)], 1))
-            entries.append(lists.entries)
-            begin += len(lists.entries)
-            continue
-        new_lists.append(np.stack([first, lists.points], 1))
-        parallel.run(
-            [
-                lambda a=a, b=b, lists=lists, first=first: _copy(
-                    lists.indptr[a : b + 1],
-                    lists.entries,
-                    lists.masks,
-                    tiles.data,
-                    tiles.norms,
-                    tiles.ranks,
-                    slots,
-                    first[a:b],
-                    data,
-                    norms,
-                    ranks,
-                )
-                for a, b in parallel.parts(cones, 20_000.0)
-            ]
-        )
-    whole = Tiles(frozen(data), frozen(norms), frozen(ranks))
+    parallel.run(
+        [
+            lambda a=a, b=b, level=level, first=first: _copy(
+                level.indptr[a : b + 1],
+                level.entries,
+                level.masks,
+                tiles.data,
+                tiles.norms,
+                tiles.ranks,
+                slots,
+                first[a:b],
+                data,
+                norms,
+                ranks,
+            )
+            for level, first in lists
+            for a, b in parallel.parts(len(first), 20_000.0)
+        ]
+    )
+    return Tiles(frozen(data), frozen(norms), frozen(ranks))
+
+
+def place_lists(
+    cuttings: Cuttings, levels: list[Lists], copied: np.ndarray, numbers: np.ndarray
+) -> Cuttings:
+    """Cuttings whose levels' lists are copies of points, or else numbers of tiles, or empty."""
+    tiles = cuttings.tree.tiles
+    total, begin = len(tiles.data), 0
+    lists, entries, copies = [np.empty((0, 2), np.int64)], [np.empty(0, np.int32)], []
+    for level, is_copied, is_numbers in zip(levels, copied, numbers, strict=True):
+        if is_copied:
+            ends = total + np.cumsum(-(-level.points // TILE))
+            first = np.concatenate([[total], ends[:-1]])
+            total = int(ends[-1])
+            copies.append((level, first))
+            lists.append(np.stack([first, level.points], axis=1))
+        elif is_numbers:
+            lists.append(np.stack([level.indptr[:-1] + begin, np.diff(level.indptr)], axis=1))
+            entries.append(level.entries)
+            begin += len(level.entries)
+        else:
+            lists.append(np.zeros((len(level.points), 2), np.int64))
+    whole = _copies(tiles, copies, total) if copies else tiles
     return cuttings._replace(
         tiles=whole,
         tree=cuttings.tree._replace(tiles=first_tiles(whole, tiles.count)),
         copied=frozen(copied),
-        lists=frozen(np.concatenate(new_lists)),
-        entries=frozen(np.concatenate([np.empty(0, np.int32), *entries])),
+        lists=frozen(np.concatenate(lists)),
+        entries=frozen(np.concatenate(entries)),
     )

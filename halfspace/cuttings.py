@@ -53,6 +53,7 @@ class Cuttings(NamedTuple):
     levels: np.ndarray  # (levels + 1,) int64, first cone of each level
     depths: np.ndarray  # (levels,) int64, points above each plane, about
     copied: np.ndarray  # (levels,) bool: lists are tiles of their own, not the tree's by number
+    worth: np.ndarray  # (levels,) bool: lists are shorter than what the tree would touch
     solvers: np.ndarray  # (cones, d, d) float64, A: shares of w are A w
     offsets: np.ndarray  # (cones, d) float64, c_f
     residuals: np.ndarray  # (cones,) float64, bound on ||r|| / ||w|| where no share is negative
@@ -111,9 +112,9 @@ def rescale(normals, q, query, w):
 
 @kernel
 def find_cones(cuttings, normals, offsets, closed, cones, levels, seen):
-    """Cone and level, for every query, of the finest certified list; level -1 where none is.
+    """Cone and level, for every query, of the finest certified list, and the cones seen.
 
-    Also fills the number of cones seen. Queries of all points or none are given to the tree.
+    The level is -1 where the tree is to answer: no list is certified, or the list is not worth it.
     """
     solvers, neighbours, finer = cuttings.solvers, cuttings.neighbours, cuttings.finer
     limits, residuals, reach = cuttings.offsets, cuttings.residuals, cuttings.reach[0]
@@ -134,7 +135,7 @@ def find_cones(cuttings, normals, offsets, closed, cones, levels, seen):
             limit = score_limit(limits, residuals, reach, cone, shares, query.norm)
             if not limit < query.level:
                 break
-            levels[q], cones[q] = level, cone
+            levels[q], cones[q] = level if cuttings.worth[level] else -1, cone
             cone = np.int64(finer[cone])
 
 
@@ -229,7 +230,7 @@ def top_cuttings(cuttings, normals, slots, scores):
             level += 1
         certified = False
         best = Best(slots[q], scores[q], errors, filled)
-        while level and not certified:
+        while level and not certified and cuttings.worth[level - 1]:
             level -= 1
             filled[0] = 0
             first, size = lists[path[level], 0], lists[path[level], 1]

@@ -1,0 +1,150 @@
+"""Small reports in low dimensions: Part 1 and Part 2 beside KDTree, numpy and scipy's cKDTree.
+
+A section of `versus`. Every query reports exactly k points, so that deep and shallow ones of one
+offset do not hide one another.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+import halfspace
+
+from . import data, sizes, truth
+from .clock import medians, seconds
+from .contestants import NumpyRows, ScipyBall, ScipyBallUnsorted
+from .tables import show
+
+POINTS = 1_000_000
+
+QUERIES = 1000
+
+ROUNDS = 5
+
+CHECKED = 20
+"""Queries whose ids are held against the truth."""
+
+SLOW_SECONDS = 0.5
+"""Time for one timing of a contestant to whom the batch is all the same."""
+
+
+class Case(NamedTuple):
+    """Points, reports, and how many times as long peers must take at least."""
+
+    kind: str
+    d: int
+    k: int
+    numpy: float
+    ckdtree: float
+
+
+CASES = (
+    Case("gauss", 2, 100, 250, 5),
+    Case("gauss", 3, 1000, 200, 10),
+    Case("sphere", 3, 1000, 100, 100),
+    Case("gauss", 4, 1000, 40, 10),
+    Case("gauss", 2, 10, 0, 0),
+    Case("gauss", 3, 10, 0, 0),
+    Case("gauss", 4, 10, 0, 0),
+)
+
+STRUCTURES: dict[str, Callable[..., halfspace.Index]] = {
+    "ShallowCuttings": halfspace.ShallowCuttings,
+    "PartitionTree": halfspace.PartitionTree,
+    "KDTree": halfspace.KDTree,
+}
+
+PEERS = (NumpyRows, ScipyBall, ScipyBallUnsorted)
+
+
+class Outcome(NamedTuple):
+    """What a case came to, by name."""
+
+    times: dict[str, float]  # seconds a query
+    builds: dict[str, float]  # seconds
+    sizes: dict[str, float]  # bytes over those of the points
+    wrong: dict[str, int]  # ids, over `CHECKED` queries
+
+
+def half_spaces(points: np.ndarray, k: int, m: int) -> tuple[np.ndarray, np.ndarray]:
+    """Random normals (m, d), and the offsets of the k-th highest scores (m,)."""
+    normals = data.normals(m, points.shape[1])
+    return normals, data.offsets(points, normals, k / len(points))
+
+
+def play(case: Case, threads: int) -> Outcome:
+    """Let all report the same half-spaces, in turns."""
+    points = data.GENERATORS[case.kind](sizes.points(POINTS), case.d)
+    k = max(1, case.k * len(points) // POINTS)
+    normals, offsets = half_spaces(points, k, sizes.queries(QUERIES))
+    asked, tasks, builds, held, answers = {}, {}, {}, {}, {}
+    for name, structure in STRUCTURES.items():
+        structure(points[:2000])
+        builds[name] = seconds(lambda s=structure: answers.__setitem__(name, s(points)))
+        index = answers.pop(name)
+        held[name] = index.nbytes / points.nbytes
+        asked[name] = len(normals)
+        tasks[name] = lambda i=index: i.report(normals, offsets)
+    for contestant in PEERS:
+        peer = contestant(points, threads)
+        few = min(4, len(normals))
+        each = seconds(lambda p=peer: p.report(normals[:few], offsets[:few])) / few
+        asked[peer.name] = m = int(np.clip(SLOW_SECONDS / each, few, len(normals)))
+        tasks[peer.name] = lambda p=peer, m=m: p.report(normals[:m], offsets[:m])
+    checked = sizes.queries(CHECKED)
+    pairs = zip(normals[:checked], offsets[:checked], strict=True)
+    truths = [truth.inside(points, w, b) for w, b in pairs]
+    wrong = {name: truth.wrong(list(task())[:checked], truths) for name, task in tasks.items()}
+    taken = medians(tasks, sizes.rounds(ROUNDS))
+    return Outcome({name: taken[name] / asked[name] for name in taken}, builds, held, wrong)
+
+
+def fastest(times: dict[str, float], peers: Sequence[type]) -> float:
+    """Time of the fastest of some contestants."""
+    return min(times[peer.name] for peer in peers)
+
+
+def show_shallow(threads: int, cases: Sequence[Case] = CASES) -> None:
+    """Play all cases, and print times, ratios and whether they are as wanted."""
+    outcomes = [play(case, threads) for case in cases]
+    header = ["µs a query", *(f"{c.kind} d = {c.d}, k = {c.k}" for c in cases)]
+    names = outcomes[0].times
+    ours = [outcome.times["ShallowCuttings"] for outcome in outcomes]
+    rows = [
+        [
+            name,
+            *(
+                f"{1e6 * o.times[name]:.2f} ({o.times[name] / own:.1f}x)"
+                for o, own in zip(outcomes, ours, strict=True)
+            ),
+        ]
+        for name in names
+    ]
+    show("Small reports, and how often as long as ShallowCuttings each takes", header, rows)
+    rows = [
+        [
+            name,
+            *(
+                f"{o.builds[name]:.1f} s, {o.sizes[name]:.1f}x" if name in o.builds else ""
+                for o in outcomes
+            ),
+        ]
+        for name in STRUCTURES
+    ]
+    show("Building, and bytes over those of the points", header, rows)
+    rows = [[name, *(str(o.wrong[name]) for o in outcomes)] for name in names]
+    show(f"Wrong ids, in {sizes.queries(CHECKED)} queries", header, rows)
+    rows = []
+    for case, outcome, own in zip(cases, outcomes, ours, strict=True):
+        against = {
+            "numpy": (fastest(outcome.times, [NumpyRows]) / own, case.numpy),
+            "cKDTree": (fastest(outcome.times, [ScipyBall, ScipyBallUnsorted]) / own, case.ckdtree),
+            "KDTree": (outcome.times["KDTree"] / own, 1.0),
+        }
+        for name, (ratio, wanted) in against.items():
+            if wanted:
+                met = "met" if ratio >= wanted else "NOT MET"
+                label = f"{case.kind}, d = {case.d}, k = {case.k}: {name}"
+                rows.append([label, f"{wanted:g}x", f"{ratio:.1f}x", met])
+    show("Targets: times ShallowCuttings' it takes", ["", "at least", "measured", ""], rows)
