@@ -30,7 +30,7 @@ SCAN_ID, SCAN_HIT = 0.9, 9.5
 TREE_CALL = 700.0
 """ns a query of a tree."""
 
-NODE, NODE_FRAME, NODE_WIDE = 2.0, 0.085, 2.65
+NODE, NODE_FRAME, NODE_WIDE = 1.6, 0.085, 2.65
 """ns a node tested, for each entry of its oriented frame; and one without."""
 
 TREE_POINT, TREE_COORDINATE = 0.46, 0.0125
@@ -143,19 +143,23 @@ def scan_query(load: Load) -> float:
     return CALL + load.n * point + SCAN_HIT * hits + SCAN_ID * load.count
 
 
+def node_ns(d: int) -> float:
+    """Nanoseconds to test a node of a tree."""
+    return NODE + NODE_FRAME * d**2 if frame_shape(d)[0] > 1 else NODE_WIDE
+
+
 def tree_query(load: Load, visits: Visits) -> float:
     """Nanoseconds a query of a tree that visits so much."""
-    rows = frame_shape(load.d)[0]
-    node = NODE + NODE_FRAME * load.d**2 if rows > 1 else NODE_WIDE
     point = TREE_POINT + TREE_COORDINATE * load.point_bytes
-    return TREE_CALL + visits.nodes * node + visits.points * point + TREE_ID * load.count
+    return TREE_CALL + visits.nodes * node_ns(load.d) + visits.points * point + TREE_ID * load.count
 
 
-def cuttings_query(load: Load, visits: Visits) -> float:
-    """Nanoseconds a query of shallow cuttings that sees cones and scans points so many."""
+def cuttings_query(load: Load, cones: float, visits: Visits) -> float:
+    """Nanoseconds a query of shallow cuttings that sees so many cones; the rest is a tree's."""
     cone = CONE + CONE_ENTRY * load.d**2
     point = LIST_COORDINATE * load.point_bytes
-    return CUTTINGS_CALL + visits.nodes * cone + visits.points * point + LIST_ID * load.count
+    listed = cones * cone + visits.points * point + LIST_ID * load.count
+    return CUTTINGS_CALL + listed + visits.nodes * node_ns(load.d)
 
 
 def scan_build(load: Load) -> float:

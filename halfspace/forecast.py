@@ -17,12 +17,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from . import cost_model, shallow_cuttings
+from . import cost_model
 from .cost_model import Crossing, Load, Visits
+from .cuttings import Cuttings
 from .index import Index
 from .kd_tree import KDTree
+from .levels import POINTS_PER_CONE, cone_bytes, depths_of
 from .partition_tree import PartitionTree
-from .shallow_cuttings import ShallowCuttings
+from .shallow_cuttings import DEFAULT_MEMORY, ShallowCuttings
 from .tiles import TILE
 
 SAMPLE_SIZES = (8192, 4096, 2048, 1024)
@@ -31,9 +33,6 @@ SAMPLE_SIZES = (8192, 4096, 2048, 1024)
 STEP = 4
 """Ratio of the two sizes."""
 
-LEAST_POINTS = 4 * SAMPLE_SIZES[-1]
-"""Fewer points are too few to take samples of; trees are then judged by theory alone."""
-
 LARGEST_SCORE = 1e308
 
 DEEP = 4
@@ -41,6 +40,17 @@ DEEP = 4
 
 SHALLOW = 28
 """Shallow cuttings answer reports of up to one point in so many from their lists."""
+
+
+USUAL_LENGTH = 2.0
+"""Points of a conflict list, in depths of its level, where a sample has no list of points."""
+
+
+class Limits(NamedTuple):
+    """What the caller asks of an index."""
+
+    memory: int | None
+    expected_count: int | None
 
 
 class Forecast(NamedTuple):
@@ -71,6 +81,7 @@ class Sample:
     def __init__(self, points: np.ndarray, normals: np.ndarray, told: np.ndarray | None) -> None:
         self.points, self.normals, self.told = points, normals, told
         self._trees: dict[int, KDTree] = {}
+        self._kd_visits: Visits | None = None
 
     def first(self, size: int) -> np.ndarray:
         """As many of the rows."""
@@ -81,6 +92,12 @@ class Sample:
         if size not in self._trees:
             self._trees[size] = KDTree(self.first(size))
         return self._trees[size]
+
+    def kd_visits(self, load: Load, size: int) -> Visits:
+        """Visits of a kd-tree over all points, from `size` rows the first time it is asked."""
+        if self._kd_visits is None:
+            self._kd_visits = _extrapolated(load, self, size)
+        return self._kd_visits
 
     def visits(self, index: Index, count: float) -> Visits:
         """Mean visits of half-spaces that hold about `count` of an index over the first rows."""
@@ -112,10 +129,10 @@ def least_partition_tree(load: Load) -> Forecast:
 
 def least_shallow_cuttings(load: Load) -> Forecast:
     """What shallow cuttings cost at least, whatever the points."""
-    levels = len(shallow_cuttings.depths(load.n, None))
+    levels = len(depths_of(load.n, None))
     build = cost_model.cuttings_build(load, levels, 0.0, 0.0)
-    visits = Visits(levels, max(TILE, load.count))
-    return Forecast(build, cost_model.cuttings_query(load, visits), cost_model.tree_bytes(load))
+    query = cost_model.cuttings_query(load, levels, Visits(0.0, max(TILE, load.count)))
+    return Forecast(build, query, cost_model.tree_bytes(load))
 
 
 def expected_kd_tree(load: Load) -> Forecast:
@@ -131,7 +148,7 @@ def _crossing(load: Load, sample: Sample, size: int, count: Callable[[int], floa
     return cost_model.fitted([s / TILE for s in sizes], crossed)
 
 
-def _kd_visits(load: Load, sample: Sample, size: int) -> Visits:
+def _extrapolated(load: Load, sample: Sample, size: int) -> Visits:
     by_share = _crossing(load, sample, size, lambda s: load.count * s / load.n)
     by_count = _crossing(load, sample, size, lambda s: load.count)
     few = size // STEP // TILE
@@ -142,13 +159,13 @@ def _kd_visits(load: Load, sample: Sample, size: int) -> Visits:
     return Visits(shared.nodes, shared.points**lean * counted.points ** (1.0 - lean))
 
 
-def kd_tree(load: Load, sample: Sample, size: int, memory: int | None) -> Forecast:
+def kd_tree(load: Load, sample: Sample, size: int, limits: Limits) -> Forecast:
     """Forecast of a kd-tree, from trees over `size` rows and a quarter of them."""
-    visits = _kd_visits(load, sample, size)
+    visits = sample.kd_visits(load, size)
     return least_kd_tree(load)._replace(query=cost_model.tree_query(load, visits))
 
 
-def partition_tree(load: Load, sample: Sample, size: int, memory: int | None) -> Forecast:
+def partition_tree(load: Load, sample: Sample, size: int, limits: Limits) -> Forecast:
     """Forecast of a partition tree: what it visits of a sample, beside what a kd-tree does."""
     tree = PartitionTree(sample.first(size), queries=sample.told)
     count = load.count if load.count < size / DEEP else load.count * size / load.n
@@ -156,7 +173,7 @@ def partition_tree(load: Load, sample: Sample, size: int, memory: int | None) ->
     visits = Visits(
         *(
             min(1.0, ours[i] / max(theirs[i], 1.0)) * visited
-            for i, visited in enumerate(_kd_visits(load, sample, size))
+            for i, visited in enumerate(sample.kd_visits(load, size))
         )
     )
     return least_partition_tree(load)._replace(query=cost_model.tree_query(load, visits))
@@ -171,38 +188,57 @@ class _Levels(NamedTuple):
     nbytes: float
 
 
-def _levels(load: Load, index: ShallowCuttings, memory: float) -> _Levels:
+def _levels(load: Load, found: Cuttings, room: float, expected_count: int | None) -> _Levels:
     """Continue the levels of a sample's cuttings down to the finest that all points allow."""
-    found = index.structure
     cones = np.diff(found.levels).astype(float).tolist()
-    growth = load.d // 2
+    growth = float(load.d // 2)
     if len(cones) > 1:
         growth = min(max(0.0, math.log2(cones[-1] / cones[-2])), growth)
-    length = found.lists[:, 1].sum() / (np.array(cones) * found.depths).sum()
-    levels, room = _Levels([], 0.0, 0.0, 0.0), memory - cost_model.tree_bytes(load)
-    for i, depth in enumerate(shallow_cuttings.depths(load.n, index.expected_count)):
+    copied = np.flatnonzero(found.copied)
+    length = USUAL_LENGTH
+    if len(copied):
+        own = np.repeat(found.copied, np.diff(found.levels))
+        length = found.lists[own, 1].sum() / (np.array(cones)[copied] @ found.depths[copied])
+    levels = _Levels([], 0.0, 0.0, 0.0)
+    for i, depth in enumerate(depths_of(load.n, expected_count)):
         level = cones[i] if i < len(cones) else cones[-1] * 2.0 ** (growth * (i - len(cones) + 1))
-        nbytes = level * (shallow_cuttings.cone_bytes(load.d) + 4.0 * depth / TILE)
-        if level > load.n / shallow_cuttings.POINTS_PER_CONE or nbytes > room:
+        nbytes = level * cone_bytes(load.d)
+        if level > load.n / POINTS_PER_CONE or levels.nbytes + nbytes > room:
             break
-        room -= nbytes
-        copied = min(room, level * length * depth * (load.point_bytes + 4))
-        room -= copied
+        entries = level * length * depth
         levels = _Levels(
             [*levels.depths, depth],
             levels.cones + level,
-            levels.entries + level * length * depth,
-            levels.nbytes + nbytes + copied,
+            levels.entries + entries,
+            levels.nbytes + nbytes,
         )
-    return levels
+    copies = levels.entries * (load.point_bytes + 4)
+    return levels._replace(nbytes=min(room, levels.nbytes + copies))
 
 
-def shallow_cuttings_(
-    load: Load, sample: Sample, size: int, memory: int | None, expected_count: int | None
-) -> Forecast | None:
-    """Forecast of shallow cuttings, from those over a sample; None where they have no level."""
-    room = shallow_cuttings.DEFAULT_MEMORY * load.n * load.point_bytes if memory is None else memory
-    index = ShallowCuttings(
-        sample.first(size), memory=None if memory is None else max(memory * size // load.n, 0)
-    )
-    return None
+def shallow_cuttings(load: Load, sample: Sample, size: int, limits: Limits) -> Forecast | None:
+    """Forecast of shallow cuttings, from those over a sample; None where no level of it pays."""
+    taken = cost_model.tree_bytes(load)
+    memory = max(taken, limits.memory or DEFAULT_MEMORY * load.n * load.point_bytes)
+    own = max(cost_model.tree_bytes(load._replace(n=size)), memory * size // load.n)
+    index = ShallowCuttings(sample.first(size), memory=own)
+    found = index.structure
+    if not found.worth.any():
+        return None
+    levels = _levels(load, found, memory - taken, limits.expected_count)
+    if not levels.depths:
+        return None
+    build = cost_model.cuttings_build(load, len(levels.depths), levels.cones, levels.entries)
+    nbytes = taken + levels.nbytes
+    if load.count > load.n / SHALLOW:
+        query = cost_model.tree_query(load, sample.kd_visits(load, size))
+        return Forecast(build, query + len(levels.depths) * cost_model.CONE, nbytes)
+    count = min(load.count, size / (2 * SHALLOW))
+    visits = sample.visits(index, count)
+    # A list is as long as the report wants or as the finest level has it, whichever is more.
+    here, there = (max(k, d[-1]) for k, d in ((count, found.depths), (load.count, levels.depths)))
+    visits = visits._replace(points=visits.points * there / here)
+    cones = min(visits.nodes, 2.0 * len(found.depths))
+    walked = cones * len(levels.depths) / len(found.depths)
+    query = cost_model.cuttings_query(load, walked, visits._replace(nodes=visits.nodes - cones))
+    return Forecast(build, query, nbytes)

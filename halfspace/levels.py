@@ -50,7 +50,7 @@ class _Level(NamedTuple):
     @property
     def cones_bytes(self) -> int:
         cones, d = self.fan.cones.shape
-        return cones * _cone_bytes(d)
+        return cones * cone_bytes(d)
 
     @property
     def numbers_pay(self) -> bool:
@@ -63,7 +63,7 @@ class _Level(NamedTuple):
         return self.lists.points.mean() < self.tree_cost
 
 
-def _cone_bytes(d: int) -> int:
+def cone_bytes(d: int) -> int:
     """Bytes of a cone but for its list: solver, offsets, residual, neighbours, finer, list."""
     return 8 * (d * d + d + 1) + 4 * (d + 1) + 16
 
@@ -199,7 +199,7 @@ def _level(cuttings: Cuttings, fan: Fan, depth: int) -> _Level:
     return _Level(depth, fan, *_solvers(fan), lists, _tree_cost(cuttings, fan, depth))
 
 
-def _depths(n: int, expected_count: int | None) -> list[int]:
+def depths_of(n: int, expected_count: int | None) -> list[int]:
     """Depths of the levels, coarsest first."""
     finest = max(FINEST_DEPTH, (expected_count or 0) // 2)
     depths = [n // COARSEST_SHARE]
@@ -215,15 +215,15 @@ def make_cuttings(tree: BoundedTree, room: int, expected_count: int | None = Non
     levels, finer = [], []
     reach = _reach(tree.tiles)
     cuttings = _assemble(tree, reach, levels, finer)
-    depths = _depths(n, expected_count)
+    depths = depths_of(n, expected_count)
     frame = frame_of(tree.tiles) if d > 1 and depths and np.isfinite(reach) else None
     if frame is None:
         return cuttings
     directions = np.concatenate([np.eye(d), -np.eye(d)])
     for depth in depths:
         # A list is hardly shorter than 1.5 depths.
-        cone_bytes = _cone_bytes(d) + 4 * (3 * depth // (2 * TILE) + 1)
-        most_cones = min(n // POINTS_PER_CONE, room // cone_bytes)
+        per_cone = cone_bytes(d) + 4 * (3 * depth // (2 * TILE) + 1)
+        most_cones = min(n // POINTS_PER_CONE, room // per_cone)
         fan = make_fan(cuttings, frame, directions, depth, most_cones)
         if fan is None:
             break
