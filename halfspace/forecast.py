@@ -81,6 +81,7 @@ class Sample:
     def __init__(self, points: np.ndarray, normals: np.ndarray, told: np.ndarray | None) -> None:
         self.points, self.normals, self.told = points, normals, told
         self._trees: dict[int, KDTree] = {}
+        self._scores: dict[int, np.ndarray] = {}
         self._kd_visits: Visits | None = None
 
     def first(self, size: int) -> np.ndarray:
@@ -93,6 +94,15 @@ class Sample:
             self._trees[size] = KDTree(self.first(size))
         return self._trees[size]
 
+    def _scores_of(self, size: int) -> np.ndarray:
+        """Scores (m, size) of the first rows."""
+        if size not in self._scores:
+            normals = self.normals.astype(self.points.dtype)
+            with np.errstate(all="ignore"):
+                # Not by BLAS, whose threads can take longer to wake than this takes.
+                self._scores[size] = np.einsum("qj,pj->qp", normals, self.first(size))
+        return self._scores[size]
+
     def kd_visits(self, load: Load, size: int) -> Visits:
         """Visits of a kd-tree over all points, from `size` rows the first time it is asked."""
         if self._kd_visits is None:
@@ -103,10 +113,9 @@ class Sample:
         """Mean visits of half-spaces that hold about `count` of an index over the first rows."""
         size = len(index)
         kth = size - min(max(1, round(count)), max(1, size // DEEP))
-        with np.errstate(all="ignore"):
-            scores = np.nan_to_num(self.first(size).astype(np.float64) @ self.normals.T)
-        offsets = np.partition(scores, kth, axis=0)[kth]
-        work = index.work(self.normals, np.clip(offsets, -LARGEST_SCORE, LARGEST_SCORE))
+        offsets = np.nan_to_num(np.partition(self._scores_of(size), kth, axis=1)[:, kth])
+        offsets = np.clip(offsets.astype(np.float64), -LARGEST_SCORE, LARGEST_SCORE)
+        work = index.work(self.normals, offsets)
         return Visits(work.nodes_visited.mean(), work.points_touched.mean())
 
 

@@ -21,7 +21,6 @@ from .inputs import as_count, as_normals, as_points
 from .scan import Scan
 from .structures import STRUCTURES, Structure
 
-
 EXPECTED_QUERIES = 10_000
 """Queries an index is expected to answer where nobody says."""
 
@@ -32,13 +31,26 @@ TINY_NANOSECONDS = 1e7
 """Where scans take no longer in all, they are not worth a thought."""
 
 PLANNING_SHARE = 0.1
-"""Time that sampling may take, of what it may save."""
+"""Time that sampling may take, of what it may save, and of what remains at least."""
 
-MOST_PLANNING_NANOSECONDS = 4e7
+MOST_PLANNING_NANOSECONDS = 2e7
 """Time that sampling for one structure may take."""
 
-DIRECTIONS = 32
+DIRECTIONS = 24
 """Half-spaces that structures over samples are asked for."""
+
+
+class Wishes(NamedTuple):
+    """What the caller says of an index, or None."""
+
+    expected_count: int | None
+    expected_queries: int | None
+    memory: int | None
+
+
+def _checked_wishes(*wishes: int | None) -> Wishes:
+    named = zip(Wishes._fields, wishes, strict=True)
+    return Wishes(*(None if wish is None else as_count(wish, name) for name, wish in named))
 
 
 class Candidate(NamedTuple):
@@ -120,9 +132,9 @@ def _make_sample(points: np.ndarray, normals: np.ndarray | None) -> Sample:
     return Sample(rows, measured, some[len(measured) :] if len(some) > 1 else some)
 
 
-def _sample_size(structure: Structure, load: Load, rows: int, saving: float) -> int | None:
-    """Rows to try a structure on, as many as what it may save can pay for; None for too few."""
-    allowed = min(PLANNING_SHARE * saving, MOST_PLANNING_NANOSECONDS)
+def _sample_size(structure: Structure, load: Load, rows: int, stake: float) -> int | None:
+    """Rows to try a structure on, as many as what is at stake can pay for; None for too few."""
+    allowed = min(PLANNING_SHARE * stake, MOST_PLANNING_NANOSECONDS)
     for size in forecast.SAMPLE_SIZES:
         if 2 * size <= rows and structure.sampling * (load.d + 2) * size <= allowed:
             return size
@@ -144,7 +156,7 @@ def _consider(
     saving = best - structure.margin * least.total(load)
     if saving <= 0.0:
         return _priced(name, load, least, "ruled out: takes at least this")
-    size = _sample_size(structure, load, whole, saving)
+    size = _sample_size(structure, load, whole, min(saving, least.total(load)))
     if size is None and structure.unsampled is not None:
         return _priced(name, load, structure.unsampled(load), "by theory")
     if size is None:
@@ -218,24 +230,28 @@ def plan(
     if unknown:
         known = ", ".join(STRUCTURES)
         raise ValueError(f"candidates: expected some of {known}, got {unknown[0]!r}")
-    count = expected_count
-    if count is not None:
-        count = as_count(count, "expected_count")
-    asked = EXPECTED_QUERIES if expected_queries is None else expected_queries
-    asked = as_count(asked, "expected_queries")
-    limits = Limits(None if memory is None else as_count(memory, "memory"), count)
     normals = None if queries is None else as_normals(queries, d)[0]
-    load = Load(n, d, points.itemsize, min(USUAL_SHARE * n if count is None else count, n), asked)
-    return _plan(load, points, normals, limits, candidates)
+    wishes = _checked_wishes(expected_count, expected_queries, memory)
+    return _choose(n, points, normals, wishes, candidates)
 
 
-def _plan(
-    load: Load,
+def _choose(
+    n: int,
     points: np.ndarray,
     normals: np.ndarray | None,
-    limits: Limits,
+    wishes: Wishes,
     names: Sequence[str],
 ) -> Plan:
+    """`plan`, its arguments checked."""
+    count, asked = wishes.expected_count, wishes.expected_queries
+    load = Load(
+        n,
+        points.shape[1],
+        points.itemsize,
+        USUAL_SHARE * n if count is None else min(count, n),
+        EXPECTED_QUERIES if asked is None else asked,
+    )
+    limits = Limits(wishes.memory, count)
     scan = _priced("scan", load, forecast.scan(load), "")
     chosen, best, lines, sample = scan, forecast.scan(load).total(load), [scan], None
     if best <= TINY_NANOSECONDS or not len(points):
@@ -319,24 +335,16 @@ def build(
     if wanted is None:
         known = ", ".join(["auto", *STRUCTURES])
         raise ValueError(f"structure: expected one of {known}, got {structure!r}")
-    wishes = {
-        name: None if wish is None else as_count(wish, name)
-        for name, wish in (
-            ("expected_count", expected_count),
-            ("expected_queries", expected_queries),
-            ("memory", memory),
-        )
-    }
+    wishes = _checked_wishes(expected_count, expected_queries, memory)
     rows = as_points(points)
-    if queries is not None:
-        as_normals(queries, rows.shape[1])
-    options = {**wishes, "queries": queries}
+    normals = None if queries is None else as_normals(queries, rows.shape[1])[0]
+    options = {**wishes._asdict(), "queries": normals}
     if wanted != "auto":
         return _checked(_make(wanted, rows, ids, weights, options), memory, "chosen by hand")
     # What every structure takes for ids and weights is not the planner's to give away.
     taken = sum(np.asarray(a).nbytes for a in (ids, weights) if a is not None)
     left = None if memory is None else max(0, memory - taken)
-    chosen = plan(*rows.shape, rows, **(options | {"memory": left}))
+    chosen = _choose(len(rows), rows, normals, wishes._replace(memory=left), tuple(STRUCTURES))
     reason = "\n".join([chosen.reason, *("  " + line for line in chosen.table().splitlines())])
     index = _make(chosen.structure, rows, ids, weights, options)
     if memory is not None and index.nbytes > memory:
