@@ -72,6 +72,10 @@ LEVEL_BUILD, CONE_BUILD_ENTRY, LIST_BUILD_ENTRY = 1e6, 1360.0, 42.0
 """ns to build a level, for each entry of a cone's solver, and for each of its conflict list."""
 
 
+USUAL_CROSSING = 0.125
+"""Constant of the cells a plane crosses, for each dimension, as for small reports of a cloud."""
+
+
 class Load(NamedTuple):
     """What an index is wanted for."""
 
@@ -106,8 +110,8 @@ def fitted(cells: tuple[float, float], crossed: tuple[float, float]) -> Crossing
 
 
 def expected_crossing(d: int) -> Crossing:
-    """What theory expects where nothing was measured: r^(1-1/d) of r cells."""
-    return Crossing(1.0, 1.0 - 1.0 / d)
+    """What theory expects where nothing was measured: c r^(1-1/d) of r cells."""
+    return Crossing(USUAL_CROSSING * d, 1.0 - 1.0 / d)
 
 
 class Visits(NamedTuple):

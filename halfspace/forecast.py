@@ -24,11 +24,14 @@ from .index import Index
 from .kd_tree import KDTree
 from .levels import POINTS_PER_CONE, cone_bytes, depths_of
 from .partition_tree import PartitionTree
-from .shallow_cuttings import DEFAULT_MEMORY, ShallowCuttings
+from .shallow_cuttings import DEFAULT_MEMORY, LEAST_DEFAULT_MEMORY, ShallowCuttings
 from .tiles import TILE
 
 SAMPLE_SIZES = (8192, 4096, 2048, 1024)
 """Points of the larger sample, the most that time allows."""
+
+LEAST_SAMPLE = 256
+"""Points from which on a sample says anything."""
 
 STEP = 4
 """Ratio of the two sizes."""
@@ -228,7 +231,8 @@ def _levels(load: Load, found: Cuttings, room: float, expected_count: int | None
 def shallow_cuttings(load: Load, sample: Sample, size: int, limits: Limits) -> Forecast | None:
     """Forecast of shallow cuttings, from those over a sample; None where no level of it pays."""
     taken = cost_model.tree_bytes(load)
-    memory = max(taken, limits.memory or DEFAULT_MEMORY * load.n * load.point_bytes)
+    usual = max(LEAST_DEFAULT_MEMORY, DEFAULT_MEMORY * load.n * load.point_bytes)
+    memory = max(taken, usual if limits.memory is None else limits.memory)
     own = max(cost_model.tree_bytes(load._replace(n=size)), memory * size // load.n)
     index = ShallowCuttings(sample.first(size), memory=own)
     found = index.structure

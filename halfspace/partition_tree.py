@@ -47,6 +47,7 @@ from .planes import (
     score_sample,
     split_cost,
 )
+from .polytope import cover_polytopes_tree
 from .quickselect import select
 from .tiles import TILE, make_tiles
 from .tree import FANOUT, BoundedTree, cover_tree, make_tree, top_tree
@@ -377,6 +378,7 @@ class PartitionTree(Index):
 
     _cover_kernel = cover_tree
     _top_kernel = top_tree
+    _polytope_kernel = cover_polytopes_tree
 
     def __init__(
         self,

@@ -30,7 +30,7 @@ USUAL_SHARE = 0.01
 TINY_NANOSECONDS = 1e7
 """Where scans take no longer in all, they are not worth a thought."""
 
-PLANNING_SHARE = 0.1
+PLANNING_SHARE = 0.15
 """Time that sampling may take, of what it may save, and of what remains at least."""
 
 MOST_PLANNING_NANOSECONDS = 2e7
@@ -135,8 +135,8 @@ def _make_sample(points: np.ndarray, normals: np.ndarray | None) -> Sample:
 def _sample_size(structure: Structure, load: Load, rows: int, stake: float) -> int | None:
     """Rows to try a structure on, as many as what is at stake can pay for; None for too few."""
     allowed = min(PLANNING_SHARE * stake, MOST_PLANNING_NANOSECONDS)
-    for size in forecast.SAMPLE_SIZES:
-        if 2 * size <= rows and structure.sampling * (load.d + 2) * size <= allowed:
+    for size in [min(rows, size) for size in forecast.SAMPLE_SIZES]:
+        if size >= forecast.LEAST_SAMPLE and structure.sampling * (load.d + 2) * size <= allowed:
             return size
     return None
 

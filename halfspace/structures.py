@@ -33,7 +33,7 @@ STRUCTURES = {
         least=forecast.least_kd_tree,
         sampled=forecast.kd_tree,
         unsampled=forecast.expected_kd_tree,
-        sampling=300.0,
+        sampling=220.0,
     ),
     "partition_tree": Structure(
         PartitionTree,
