@@ -49,6 +49,10 @@ USUAL_LENGTH = 2.0
 """Points of a conflict list, in depths of its level, where a sample has no list of points."""
 
 
+NUMBERED = 2.5
+"""Points scanned for each of a list where memory holds the numbers of its tiles instead."""
+
+
 class Limits(NamedTuple):
     """What the caller asks of an index."""
 
@@ -195,9 +199,12 @@ class _Levels(NamedTuple):
     """Levels that all points would have."""
 
     depths: list[int]
-    cones: float  # of all levels
-    entries: float  # of all conflict lists
-    nbytes: float
+    cones: list[float]
+    length: float  # of a conflict list, in depths
+
+    def entries(self, i: int) -> float:
+        """Points of all conflict lists of level i."""
+        return self.cones[i] * self.length * self.depths[i]
 
 
 def _levels(load: Load, found: Cuttings, room: float, expected_count: int | None) -> _Levels:
@@ -211,47 +218,56 @@ def _levels(load: Load, found: Cuttings, room: float, expected_count: int | None
     if len(copied):
         own = np.repeat(found.copied, np.diff(found.levels))
         length = found.lists[own, 1].sum() / (np.array(cones)[copied] @ found.depths[copied])
-    levels = _Levels([], 0.0, 0.0, 0.0)
+    levels = _Levels([], [], length)
     for i, depth in enumerate(depths_of(load.n, expected_count)):
-        level = cones[i] if i < len(cones) else cones[-1] * 2.0 ** (growth * (i - len(cones) + 1))
-        nbytes = level * cone_bytes(load.d)
-        if level > load.n / POINTS_PER_CONE or levels.nbytes + nbytes > room:
+        more = cones[i] if i < len(cones) else cones[-1] * 2.0 ** (growth * (i - len(cones) + 1))
+        room -= more * cone_bytes(load.d)
+        if more > load.n / POINTS_PER_CONE or room < 0.0:
             break
-        entries = level * length * depth
-        levels = _Levels(
-            [*levels.depths, depth],
-            levels.cones + level,
-            levels.entries + entries,
-            levels.nbytes + nbytes,
-        )
-    copies = levels.entries * (load.point_bytes + 4)
-    return levels._replace(nbytes=min(room, levels.nbytes + copies))
+        levels.depths.append(depth)
+        levels.cones.append(more)
+    return levels
+
+
+def _listed(load: Load, sample: Sample, index: ShallowCuttings, levels: _Levels) -> tuple:
+    """Cones that a query walks and what else it visits, from what it does on a sample."""
+    found = index.structure
+    count = min(load.count, len(index) / (2 * SHALLOW))
+    visits = sample.visits(index, count)
+    cones = min(visits.nodes, 2.0 * len(found.depths))
+    # A list is as long as the report wants or as the finest level has it, whichever is more.
+    here, there = (max(k, d[-1]) for k, d in ((count, found.depths), (load.count, levels.depths)))
+    walked = cones * len(levels.depths) / len(found.depths)
+    return walked, Visits(visits.nodes - cones, visits.points * there / here)
 
 
 def shallow_cuttings(load: Load, sample: Sample, size: int, limits: Limits) -> Forecast | None:
-    """Forecast of shallow cuttings, from those over a sample; None where no level of it pays."""
+    """Forecast of shallow cuttings, from those over a sample; None where no level of it pays.
+
+    The sample's have all the memory they like; what fits for all points is reckoned here.
+    """
+    hint = None
+    if limits.expected_count is not None:
+        hint = int(min(load.count, size / (2 * SHALLOW)))
+    index = ShallowCuttings(sample.first(size), expected_count=hint)
+    if not index.structure.worth.any():
+        return None
     taken = cost_model.tree_bytes(load)
     usual = max(LEAST_DEFAULT_MEMORY, DEFAULT_MEMORY * load.n * load.point_bytes)
-    memory = max(taken, usual if limits.memory is None else limits.memory)
-    own = max(cost_model.tree_bytes(load._replace(n=size)), memory * size // load.n)
-    index = ShallowCuttings(sample.first(size), memory=own)
-    found = index.structure
-    if not found.worth.any():
-        return None
-    levels = _levels(load, found, memory - taken, limits.expected_count)
+    room = max(0, (usual if limits.memory is None else limits.memory) - taken)
+    levels = _levels(load, index.structure, room, limits.expected_count)
     if not levels.depths:
         return None
-    build = cost_model.cuttings_build(load, len(levels.depths), levels.cones, levels.entries)
-    nbytes = taken + levels.nbytes
-    if load.count > load.n / SHALLOW:
-        query = cost_model.tree_query(load, sample.kd_visits(load, size))
-        return Forecast(build, query + len(levels.depths) * cost_model.CONE, nbytes)
-    count = min(load.count, size / (2 * SHALLOW))
-    visits = sample.visits(index, count)
-    # A list is as long as the report wants or as the finest level has it, whichever is more.
-    here, there = (max(k, d[-1]) for k, d in ((count, found.depths), (load.count, levels.depths)))
-    visits = visits._replace(points=visits.points * there / here)
-    cones = min(visits.nodes, 2.0 * len(found.depths))
-    walked = cones * len(levels.depths) / len(found.depths)
-    query = cost_model.cuttings_query(load, walked, visits._replace(nodes=visits.nodes - cones))
+    entries = [levels.entries(i) for i in range(len(levels.depths))]
+    build = cost_model.cuttings_build(load, len(entries), sum(levels.cones), sum(entries))
+    fans = sum(levels.cones) * cone_bytes(load.d)
+    nbytes = taken + min(room, fans + sum(entries) * (load.point_bytes + 4))
+    query = cost_model.tree_query(load, sample.kd_visits(load, size))
+    query += cost_model.CONE * len(levels.depths)
+    if load.count <= load.n / SHALLOW:
+        walked, visits = _listed(load, sample, index, levels)
+        asked = max(i for i in range(len(entries)) if i == 0 or levels.depths[i] >= load.count)
+        if fans + entries[asked] * (load.point_bytes + 4) > room:
+            visits = visits._replace(points=NUMBERED * visits.points)
+        query = min(query, cost_model.cuttings_query(load, walked, visits))
     return Forecast(build, query, nbytes)
