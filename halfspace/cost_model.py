@@ -109,6 +109,12 @@ def fitted(cells: tuple[float, float], crossed: tuple[float, float]) -> Crossing
     return Crossing(crossed[1] / cells[1] ** power, power)
 
 
+def blended(one: Crossing, other: Crossing, lean: float) -> Crossing:
+    """Geometric mean of two laws, `lean` of it the first."""
+    scale = one.scale**lean * other.scale ** (1.0 - lean)
+    return Crossing(scale, one.power * lean + other.power * (1.0 - lean))
+
+
 def expected_crossing(d: int) -> Crossing:
     """What theory expects where nothing was measured: c r^(1-1/d) of r cells."""
     return Crossing(USUAL_CROSSING * d, 1.0 - 1.0 / d)

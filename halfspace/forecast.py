@@ -3,7 +3,7 @@
 A half-space of k points of n has k s / n points of a sample of s where its share of the points
 decides, as for planes that cut deep, and k where the shape of the tip does. Trees over two sizes of
 sample are asked both ways; how cells crossed grow is fitted to each (`cost_model.Crossing`), and
-the geometric mean is taken, leaning to the first way the more points a report has.
+the geometric mean is taken, for leaves leaning to the first way the more points a report has.
 
 A level of shallow cuttings of depth k has cones by the ratio n / k, much the same whatever n, so
 the levels over a sample are the coarsest of those over all points, and the rest continues them.
@@ -22,7 +22,7 @@ from .cost_model import Crossing, Load, Visits
 from .cuttings import Cuttings
 from .index import Index
 from .kd_tree import KDTree
-from .levels import POINTS_PER_CONE, cone_bytes, depths_of
+from .levels import NODE_COST, POINTS_PER_CONE, cone_bytes, depths_of
 from .partition_tree import PartitionTree
 from .shallow_cuttings import DEFAULT_MEMORY, LEAST_DEFAULT_MEMORY, ShallowCuttings
 from .tiles import TILE
@@ -168,11 +168,9 @@ def _extrapolated(load: Load, sample: Sample, size: int) -> Visits:
     by_share = _crossing(load, sample, size, lambda s: load.count * s / load.n)
     by_count = _crossing(load, sample, size, lambda s: load.count)
     few = size // STEP // TILE
-    lean = 0.5 + 0.5 * min(1.0, max(0.0, math.log(max(load.count, 1.0) / few, 8)))
-    shared, counted = (
-        cost_model.tree_visits(load, leaves, by_share) for leaves in (by_share, by_count)
-    )
-    return Visits(shared.nodes, shared.points**lean * counted.points ** (1.0 - lean))
+    lean = 0.5 + 0.25 * min(1.0, max(0.0, math.log(max(load.count, 1.0) / few, 8)))
+    leaves, nodes = (cost_model.blended(by_share, by_count, w) for w in (lean, 0.5))
+    return cost_model.tree_visits(load, leaves, nodes)
 
 
 def kd_tree(load: Load, sample: Sample, size: int, limits: Limits) -> Forecast:
@@ -262,11 +260,13 @@ def shallow_cuttings(load: Load, sample: Sample, size: int, limits: Limits) -> F
     build = cost_model.cuttings_build(load, len(entries), sum(levels.cones), sum(entries))
     fans = sum(levels.cones) * cone_bytes(load.d)
     nbytes = taken + min(room, fans + sum(entries) * (load.point_bytes + 4))
-    query = cost_model.tree_query(load, sample.kd_visits(load, size))
+    of_tree = sample.kd_visits(load, size)
+    query = cost_model.tree_query(load, of_tree)
     query += cost_model.CONE * len(levels.depths)
-    if load.count <= load.n / SHALLOW:
+    asked = max(i for i in range(len(entries)) if i == 0 or levels.depths[i] >= load.count)
+    worth = levels.length * levels.depths[asked] < of_tree.points + NODE_COST * of_tree.nodes
+    if load.count <= load.n / SHALLOW and worth:
         walked, visits = _listed(load, sample, index, levels)
-        asked = max(i for i in range(len(entries)) if i == 0 or levels.depths[i] >= load.count)
         if fans + entries[asked] * (load.point_bytes + 4) > room:
             visits = visits._replace(points=NUMBERED * visits.points)
         query = min(query, cost_model.cuttings_query(load, walked, visits))

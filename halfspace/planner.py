@@ -33,7 +33,7 @@ TINY_NANOSECONDS = 1e7
 PLANNING_SHARE = 0.15
 """Time that sampling may take, of what it may save, and of what remains at least."""
 
-MOST_PLANNING_NANOSECONDS = 2e7
+MOST_PLANNING_NANOSECONDS = 2.5e7
 """Time that sampling for one structure may take."""
 
 DIRECTIONS = 24

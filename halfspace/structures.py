@@ -40,7 +40,7 @@ STRUCTURES = {
         options=("queries",),
         least=forecast.least_partition_tree,
         sampled=forecast.partition_tree,
-        sampling=600.0,
+        sampling=450.0,
         margin=1.1,
     ),
     "shallow_cuttings": Structure(
