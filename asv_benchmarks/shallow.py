@@ -4,6 +4,7 @@ A section of `versus`. Every query reports exactly k points, so that deep and sh
 offset do not hide one another.
 """
 
+import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -49,10 +50,10 @@ CASES = (
     Case("gauss", 4, 10, 0, 0),
 )
 
-STRUCTURES: dict[str, Callable[..., halfspace.Index]] = {
-    "ShallowCuttings": halfspace.ShallowCuttings,
-    "PartitionTree": halfspace.PartitionTree,
-    "KDTree": halfspace.KDTree,
+STRUCTURES: dict[str, Callable[[np.ndarray, int], halfspace.Index]] = {
+    "ShallowCuttings": lambda points, k: halfspace.ShallowCuttings(points, expected_count=k),
+    "PartitionTree": lambda points, _: halfspace.PartitionTree(points),
+    "KDTree": lambda points, _: halfspace.KDTree(points),
 }
 
 PEERS = (NumpyRows, ScipyBall, ScipyBallUnsorted)
@@ -78,17 +79,18 @@ def play(case: Case, threads: int) -> Outcome:
     points = data.GENERATORS[case.kind](sizes.points(POINTS), case.d)
     k = max(1, case.k * len(points) // POINTS)
     normals, offsets = half_spaces(points, k, sizes.queries(QUERIES))
-    asked, tasks, builds, held, answers = {}, {}, {}, {}, {}
+    asked, tasks, builds, held = {}, {}, {}, {}
     for name, structure in STRUCTURES.items():
-        structure(points[:2000])
-        builds[name] = seconds(lambda s=structure: answers.__setitem__(name, s(points)))
-        index = answers.pop(name)
+        structure(points[:2000], k)
+        start = time.perf_counter()
+        index = structure(points, k)
+        builds[name] = time.perf_counter() - start
         held[name] = index.nbytes / points.nbytes
         asked[name] = len(normals)
         tasks[name] = lambda i=index: i.report(normals, offsets)
+    few = min(4, len(normals))
     for contestant in PEERS:
         peer = contestant(points, threads)
-        few = min(4, len(normals))
         each = seconds(lambda p=peer: p.report(normals[:few], offsets[:few])) / few
         asked[peer.name] = m = int(np.clip(SLOW_SECONDS / each, few, len(normals)))
         tasks[peer.name] = lambda p=peer, m=m: p.report(normals[:m], offsets[:m])

@@ -32,7 +32,7 @@ DIRECTIONS = 8
 _ONE = np.uint64(1)
 
 
-class TestSet(NamedTuple):
+class PlaneSet(NamedTuple):
     """Test planes {x : <w, x> = b} of one node, and their sides of its sample."""
 
     sample: np.ndarray  # (s, d) points
@@ -111,36 +111,35 @@ def _scale_to_unit(normal):
 
 
 @part
-def fill_planes(tests, points_below, given, fixed, through, basis, keys, rows, state):
-    """Complete a test set, of whose planes the first `given` are known, and take all sides.
+def fill_planes(tests, below, given, through, basis, keys, rows, state):
+    """Complete a test set, the first `given` of whose normals are known, and take all sides.
 
-    Offsets are drawn anew, since depths are relative to the node: unless `fixed`, where known
-    planes keep theirs and blends blend them. `through` is the share of planes through random
-    points. `basis` (k, d), `keys` (s,) and `rows` (s,) are scratch; `rows` is left as 0 … s - 1.
+    All offsets are drawn anew, since depths are relative to the node, of `below` points. `through`
+    is the share of planes through random points.
+    `basis` (k, d), `keys` (s,) and `rows` (s,) are scratch; `rows` is left as 0 … s - 1.
     """
     sample, normals, offsets, sides = tests.sample, tests.normals, tests.offsets, tests.sides
     s, d = sample.shape
-    shallowest = min(SHALLOWEST * s / points_below, 0.5 * s)
+    lowest = min(SHALLOWEST, 0.5 * below)
+    ratio = 0.5 * below / lowest
     for p in range(offsets.size):
-        first, blended = -1, p >= given
-        if blended and (given == 0 or uniform(state) < through):
-            first, blended = _normal_through_points(sample, normals[p], basis, state), False
-        elif blended:
+        first = -1
+        if p >= given and (given == 0 or uniform(state) < through):
+            first = _normal_through_points(sample, normals[p], basis, state)
+        elif p >= given:
             a, b = int(uniform(state) * given), int(uniform(state) * given)
             share = uniform(state)
             for j in range(d):
                 normals[p, j] = share * normals[a, j] + (1.0 - share) * normals[b, j]
-            offsets[p] = share * offsets[a] + (1.0 - share) * offsets[b]
-        if not fixed or first >= 0:
-            _scale_to_unit(normals[p])
+        _scale_to_unit(normals[p])
         for i in range(s):
             rows[i] = i
         score_sample(sample, rows, normals[p], keys)
         if first >= 0 and uniform(state) < THROUGH_POINTS:
             offsets[p] = keys[first]
-        elif first >= 0 or not fixed:
-            depth = shallowest * (0.5 * s / shallowest) ** uniform(state)
-            depth = min(max(1, int(depth)), s - 1)
+        else:
+            depth = int(lowest * ratio ** uniform(state) * s / below)
+            depth = min(max(1, depth), s - 1)
             select(keys, rows, s - depth)
             offsets[p] = keys[s - depth]
         for i in range(s):

@@ -3,6 +3,7 @@
 import pickle
 import tracemalloc
 from fractions import Fraction
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -126,7 +127,7 @@ def test_walks_that_go_astray_cost_time_only(data):
     index = fine_cuttings(points)
     structure, levels = index.structure, index.structure.levels
     neighbours, finer = structure.neighbours.copy(), structure.finer.copy()
-    for level, (first, last) in enumerate(zip(levels[:-1], levels[1:], strict=True)):
+    for level, (first, last) in enumerate(pairwise(levels)):
         neighbours[first:last] = rng.integers(first, last, (last - first, 2))
         if level + 2 < len(levels):
             finer[first:last] = rng.integers(last, levels[level + 2], last - first)
