@@ -27,7 +27,7 @@ SCAN_POINT, SCAN_COORDINATE = 0.24, 0.0144
 SCAN_ID, SCAN_HIT = 0.9, 9.5
 """ns an id reported by a scan, in order as found; and a tile that holds any."""
 
-TREE_CALL = 700.0
+TREE_CALL = 600.0
 """ns a query of a tree."""
 
 NODE, NODE_FRAME, NODE_WIDE = 1.6, 0.085, 2.65
@@ -39,7 +39,7 @@ TREE_POINT, TREE_COORDINATE = 0.46, 0.0125
 TREE_ID = 4.8
 """ns an id reported by a tree: it must be sorted."""
 
-CUTTINGS_CALL = 310.0
+CUTTINGS_CALL = 130.0
 """ns a query of shallow cuttings."""
 
 CONE, CONE_ENTRY = 32.0, 0.6

@@ -49,7 +49,10 @@ USUAL_LENGTH = 2.0
 """Points of a conflict list, in depths of its level, where a sample has no list of points."""
 
 
-NUMBERED = 2.5
+CONES_A_LEVEL = 1.3
+"""Cones that a walk sees on each level beyond those of a sample."""
+
+NUMBERED = 3.5
 """Points scanned for each of a list where memory holds the numbers of its tiles instead."""
 
 
@@ -204,6 +207,10 @@ class _Levels(NamedTuple):
         """Points of all conflict lists of level i."""
         return self.cones[i] * self.length * self.depths[i]
 
+    def slots(self, i: int) -> float:
+        """Points that the tiles of copies of those lists have room for."""
+        return self.entries(i) + 0.5 * TILE * self.cones[i]
+
 
 def _levels(load: Load, found: Cuttings, room: float, expected_count: int | None) -> _Levels:
     """Continue the levels of a sample's cuttings down to the finest that all points allow."""
@@ -235,7 +242,7 @@ def _listed(load: Load, sample: Sample, index: ShallowCuttings, levels: _Levels)
     cones = min(visits.nodes, 2.0 * len(found.depths))
     # A list is as long as the report wants or as the finest level has it, whichever is more.
     here, there = (max(k, d[-1]) for k, d in ((count, found.depths), (load.count, levels.depths)))
-    walked = cones * len(levels.depths) / len(found.depths)
+    walked = cones + CONES_A_LEVEL * (len(levels.depths) - len(found.depths))
     return walked, Visits(visits.nodes - cones, visits.points * there / here)
 
 
@@ -259,7 +266,8 @@ def shallow_cuttings(load: Load, sample: Sample, size: int, limits: Limits) -> F
     entries = [levels.entries(i) for i in range(len(levels.depths))]
     build = cost_model.cuttings_build(load, len(entries), sum(levels.cones), sum(entries))
     fans = sum(levels.cones) * cone_bytes(load.d)
-    nbytes = taken + min(room, fans + sum(entries) * (load.point_bytes + 4))
+    copies = sum(map(levels.slots, range(len(entries)))) * (load.point_bytes + 4)
+    nbytes = taken + min(room, fans + copies)
     of_tree = sample.kd_visits(load, size)
     query = cost_model.tree_query(load, of_tree)
     query += cost_model.CONE * len(levels.depths)
@@ -267,7 +275,7 @@ def shallow_cuttings(load: Load, sample: Sample, size: int, limits: Limits) -> F
     worth = levels.length * levels.depths[asked] < of_tree.points + NODE_COST * of_tree.nodes
     if load.count <= load.n / SHALLOW and worth:
         walked, visits = _listed(load, sample, index, levels)
-        if fans + entries[asked] * (load.point_bytes + 4) > room:
+        if fans + levels.slots(asked) * (load.point_bytes + 4) > room:
             visits = visits._replace(points=NUMBERED * visits.points)
         query = min(query, cost_model.cuttings_query(load, walked, visits))
     return Forecast(build, query, nbytes)

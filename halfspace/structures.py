@@ -49,7 +49,7 @@ STRUCTURES = {
         most_dimensions=MOST_DIMENSIONS,
         least=forecast.least_shallow_cuttings,
         sampled=forecast.shallow_cuttings,
-        sampling=1500.0,
+        sampling=1200.0,
         margin=1.1,
     ),
 }
