@@ -20,6 +20,11 @@ def sphere(n: int, d: int, dtype: str = "float32", seed: int = 0) -> np.ndarray:
     return (directions / np.linalg.norm(directions, axis=1, keepdims=True)).astype(dtype)
 
 
+def cube(n: int, d: int, dtype: str = "float32", seed: int = 0) -> np.ndarray:
+    """Points (n, d) uniform in the cube [-1, 1]^d."""
+    return np.random.default_rng(seed).uniform(-1.0, 1.0, (n, d)).astype(dtype)
+
+
 def ball(n: int, d: int, dtype: str = "float32", seed: int = 0) -> np.ndarray:
     """Points (n, d) uniform in the unit ball."""
     radii = np.random.default_rng((seed, d)).random((n, 1)) ** (1.0 / d)
@@ -42,6 +47,7 @@ def clustered(n: int, d: int, dtype: str = "float32", seed: int = 0) -> np.ndarr
 
 GENERATORS: dict[str, Callable[..., np.ndarray]] = {
     "gauss": gauss,
+    "cube": cube,
     "ball": ball,
     "sphere": sphere,
     "moment_curve": moment_curve,

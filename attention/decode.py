@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, DTypeLike
 import halfspace
 from halfspace import parallel
 from halfspace.inputs import as_points
-from halfspace.tiles import arrays_of, frozen
+from halfspace.tiles import TILE, arrays_of, frozen
 
 from . import bounds, selection
 from .attended import Attended, cast_with_bound
@@ -47,6 +47,27 @@ TOP_SAMPLE = 1024
 """Keys whose scores suggest where the r-th best lies."""
 
 
+TREE_DIMENSIONS = 12
+"""Above this a tree's bounds straddle nearly every plane on keys without structure."""
+
+TREE_KEYS = 2048
+"""Below this a scan of all keys costs no more than walking a tree."""
+
+
+def choose(n: int, head_dim: int) -> str:
+    """Name the structure for n keys.
+
+    Every key is read by its slot, so structures that hold copies of points are none of them.
+
+    Examples
+    --------
+    >>> from attention.decode import choose
+    >>> choose(1_000_000, 3), choose(1_000_000, 64), choose(100, 3)
+    ('kd_tree', 'scan', 'scan')
+    """
+    return "kd_tree" if n >= TREE_KEYS and head_dim <= TREE_DIMENSIONS else "scan"
+
+
 class Decoder:
     """Keys and values of one head, indexed for attention.
 
@@ -59,7 +80,8 @@ class Decoder:
     scale : float, optional
         Of scores; 1 / sqrt(head_dim) if not given. Positive.
     structure : str, optional
-        Of the index, as for `halfspace.build`.
+        Of the index, as for `halfspace.build`, but none that holds copies of points; "auto" takes a
+        kd-tree for many keys of few dimensions, else a scan.
 
     Raises
     ------
@@ -93,7 +115,11 @@ class Decoder:
             )
         self.scale = check_scale(scale, keys.shape[1])
         check_values(values)
+        if str(structure).lower() == "auto":
+            structure = choose(*keys.shape)
         self.index = halfspace.build(keys, structure)
+        if len(self.index.structure.tiles.data) * TILE >= len(keys) + TILE:
+            raise ValueError(f"structure: expected one without copies of points, got {structure!r}")
         tiles, nodes = self.index.structure.tiles, self.index.nodes
         order = tiles.ranks
         self._head = Head(

@@ -8,10 +8,8 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import ArrayLike
 
-from halfspace.planner import choose
-
 from .attended import Attended
-from .decode import Decoder
+from .decode import Decoder, choose
 from .dense import visible
 from .inputs import as_heads, check_heads, check_relu, check_rule, output_dtype
 from .rules import Error, Rule
@@ -133,7 +131,7 @@ def relu_attention(
 def _structure(n: int, d: int, queries: int, causal: str | None) -> str:
     if causal is not None or queries < TREE_QUERIES:
         return "scan"
-    return choose(n, d)[0]
+    return choose(n, d)
 
 
 def _attend(

@@ -51,7 +51,7 @@ class _Level(NamedTuple):
     @property
     def cones_bytes(self) -> int:
         cones, d = self.fan.cones.shape
-        return cones * _cone_bytes(d) + LEVEL_BYTES
+        return cones * cone_bytes(d) + LEVEL_BYTES
 
     def pays(self, scanned: np.ndarray, *, finest: bool) -> bool:
         """Whether scanning lists of so many points costs less than the tree.
@@ -66,7 +66,7 @@ class _Level(NamedTuple):
         return TILE * np.diff(self.lists.indptr)
 
 
-def _cone_bytes(d: int) -> int:
+def cone_bytes(d: int) -> int:
     """Bytes of a cone but for its list: solver, offsets, residual, neighbours, finer, list."""
     return 8 * (d * d + d + 1) + 4 * (d + 1) + 16
 
@@ -211,7 +211,12 @@ def _level(cuttings: Cuttings, fan: Fan, depth: int) -> _Level:
     return _Level(depth, fan, *_solvers(fan), lists, _tree_costs(cuttings, fan, depth))
 
 
-def _depths(n: int, expected_count: int | None) -> list[int]:
+def most_cones(n: int, d: int) -> int:
+    """Cones a level may have, memory aside."""
+    return int(n // POINTS_PER_CONE.get(d, 2))
+
+
+def depths_of(n: int, expected_count: int | None) -> list[int]:
     """Depths of the levels, coarsest first."""
     finest = max(FINEST_DEPTH, (expected_count or 0) // 2)
     depths = [n // COARSEST_SHARE]
@@ -227,16 +232,15 @@ def make_cuttings(tree: BoundedTree, room: int, expected_count: int | None = Non
     levels, finer = [], []
     reach = _reach(tree.tiles)
     cuttings = _assemble(tree, reach, levels, finer)
-    depths = _depths(n, expected_count)
+    depths = depths_of(n, expected_count)
     frame = frame_of(tree.tiles) if d > 1 and depths and np.isfinite(reach) else None
     if frame is None:
         return cuttings
     directions, memory = np.concatenate([np.eye(d), -np.eye(d)]), room
     for depth in depths:
         # A list is hardly shorter than 1.5 depths.
-        cone_bytes = _cone_bytes(d) + 4 * (3 * depth // (2 * TILE) + 1)
-        most_cones = min(n // POINTS_PER_CONE.get(d, 2), room // cone_bytes)
-        fan = make_fan(cuttings, frame, directions, depth, most_cones)
+        each = cone_bytes(d) + 4 * (3 * depth // (2 * TILE) + 1)
+        fan = make_fan(cuttings, frame, directions, depth, min(most_cones(n, d), room // each))
         if fan is None:
             break
         level = _level(cuttings, fan, depth)

@@ -1,85 +1,274 @@
-"""build: an index for the data at hand, chosen by a rule or by name."""
+"""plan: which structure, from the data and what will be asked of it. build: build that one.
 
-import math
-from collections.abc import Callable
+Every candidate is priced by build + expected_queries * query (`cost_model.py`), the queries asked
+in batches, on one thread. Scans are priced in closed form. So is what any other costs at least, and
+one that cannot win by that is dropped; the rest are built over samples of the data, small enough
+that this costs little beside what the choice may save (`forecast.py`). Those known to be cheap to
+try come first.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from . import forecast
+from .cost_model import Load
+from .forecast import Forecast, Limits, Sample
 from .index import Index
 from .inputs import as_count, as_normals, as_points
-from .kd_tree import KDTree
-from .partition_tree import PartitionTree
 from .scan import Scan
+from .structures import STRUCTURES, Structure
 
-STRUCTURES: dict[str, Callable[..., Index]] = {
-    "scan": Scan,
-    "kd_tree": KDTree,
-    "partition_tree": PartitionTree,
-}
-
-TREE_DIMENSIONS = 12
-"""Above this a kd-tree's bounds straddle nearly every plane on data without structure."""
-
-TREE_POINTS = 2048
-"""Below this a scan of all points costs no more than walking a tree."""
-
-TREE_SHARE = 0.5
-"""A tree that touches a larger share of the points is no faster than a scan."""
-
-SAMPLE_POINTS = 16_384
-SAMPLE_QUERIES = 64
-
-LARGEST_OFFSET = 1e308
+EXPECTED_QUERIES = 10_000
+"""Queries an index is expected to answer where nobody says."""
 
 USUAL_SHARE = 0.01
 """Share of the points a report is expected to hold where nobody says."""
 
+TINY_NANOSECONDS = 1e7
+"""Where scans take no longer in all, they are not worth a thought."""
 
-def choose(n: int, d: int) -> tuple[str, str]:
-    """Name the structure for n points in d dimensions, and say why.
+PLANNING_SHARE = 0.15
+"""Time that sampling may take, of what it may save, and of what remains at least."""
+
+MOST_PLANNING_NANOSECONDS = 2.5e7
+"""Time that sampling for one structure may take."""
+
+DIRECTIONS = 24
+"""Half-spaces that structures over samples are asked for."""
+
+
+class Wishes(NamedTuple):
+    """What the caller says of an index, or None."""
+
+    expected_count: int | None
+    expected_queries: int | None
+    memory: int | None
+
+
+def _checked_wishes(*wishes: int | None) -> Wishes:
+    named = zip(Wishes._fields, wishes, strict=True)
+    return Wishes(*(None if wish is None else as_count(wish, name) for name, wish in named))
+
+
+class Candidate(NamedTuple):
+    """A line of a plan. What is not known is NaN."""
+
+    name: str
+    build: float  # seconds
+    query: float  # seconds
+    nbytes: float
+    total: float  # seconds, build + expected_queries * query
+    note: str  # why it was ruled out, or how it was priced
+
+    def cells(self) -> tuple[str, ...]:
+        """The line as text."""
+        known = self.build == self.build
+        numbers = (
+            f"{self.build:.4f} s",
+            f"{1e6 * self.query:.2f} µs",
+            f"{self.total:.4f} s",
+            f"{self.nbytes / 1e6:.2f} MB",
+        )
+        return self.name, *(numbers if known else ("-",) * len(numbers)), self.note
+
+
+class Plan(NamedTuple):
+    """What was chosen, and from what."""
+
+    structure: str
+    reason: str
+    expected_queries: int
+    candidates: tuple[Candidate, ...]
+
+    def table(self) -> str:
+        """The candidates, in aligned columns."""
+        header = "structure", "build", "a query", "in all", "memory", "note"
+        rows = [header, *(candidate.cells() for candidate in self.candidates)]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = []
+        for first, *numbers, note in rows:
+            cells = [first.ljust(widths[0])]
+            cells += [cell.rjust(w) for cell, w in zip(numbers, widths[1:-1], strict=True)]
+            lines.append("  ".join([*cells, note]).rstrip())
+        return "\n".join(lines)
+
+
+def _unknown(name: str, note: str) -> Candidate:
+    return Candidate(name, *[float("nan")] * 4, note)
+
+
+def _priced(name: str, load: Load, price: Forecast, note: str) -> Candidate:
+    return Candidate(
+        name,
+        1e-9 * price.build,
+        1e-9 * price.query,
+        price.nbytes,
+        1e-9 * price.total(load),
+        note,
+    )
+
+
+def _directions(points: np.ndarray, m: int) -> np.ndarray:
+    """Random normals (m, d), along each axis in units of the points' spread."""
+    with np.errstate(all="ignore"):
+        spread = points.std(axis=0, dtype=np.float64)
+    usable = np.isfinite(spread) & (spread > 1e-100)
+    scale = np.where(usable, spread, spread[usable].mean() if usable.any() else 1.0)
+    return np.random.default_rng(0).standard_normal((m, len(scale))) / (scale / scale.max())
+
+
+def _make_sample(points: np.ndarray, normals: np.ndarray | None) -> Sample:
+    rng = np.random.default_rng(0)
+    size = min(len(points), max(forecast.SAMPLE_SIZES))
+    rows = points[rng.choice(len(points), size, replace=False)]
+    if normals is None or not len(normals):
+        return Sample(rows, _directions(rows, DIRECTIONS), None)
+    # What a partition is made for is not what it is measured with.
+    some = normals[rng.permutation(len(normals))[: 8 * DIRECTIONS]]
+    measured = some[: max(1, min(DIRECTIONS, len(some) // 2))]
+    return Sample(rows, measured, some[len(measured) :] if len(some) > 1 else some)
+
+
+def _sample_size(structure: Structure, load: Load, rows: int, stake: float) -> int | None:
+    """Rows to try a structure on, as many as what is at stake can pay for; None for too few."""
+    allowed = min(PLANNING_SHARE * stake, MOST_PLANNING_NANOSECONDS)
+    for size in [min(rows, size) for size in forecast.SAMPLE_SIZES]:
+        if size >= forecast.LEAST_SAMPLE and structure.sampling * (load.d + 2) * size <= allowed:
+            return size
+    return None
+
+
+def _consider(
+    name: str, load: Load, sample: Sample, best: float, limits: Limits, whole: int
+) -> Candidate:
+    """Price a structure, against the least total so far."""
+    structure = STRUCTURES[name]
+    if structure.most_dimensions is not None and load.d > structure.most_dimensions:
+        return _unknown(name, f"ruled out: {load.d} > {structure.most_dimensions} dimensions")
+    least = structure.least(load)
+    if limits.memory is not None and least.nbytes > limits.memory:
+        return _priced(name, load, least, "ruled out: takes more memory")
+    if structure.sampled is None:
+        return _priced(name, load, least, "")
+    saving = best - structure.margin * least.total(load)
+    if saving <= 0.0:
+        return _priced(name, load, least, "ruled out: takes at least this")
+    size = _sample_size(structure, load, whole, min(saving, least.total(load)))
+    if size is None and structure.unsampled is not None:
+        return _priced(name, load, structure.unsampled(load), "by theory")
+    if size is None:
+        return _unknown(name, "ruled out: trying it costs more than it may save")
+    found = structure.sampled(load, sample, size, limits)
+    if found is None:
+        return _unknown(name, f"ruled out: no level pays over a sample of {size} points")
+    return _priced(name, load, found, f"tried on {size} points")
+
+
+def plan(
+    n: int,
+    d: int,
+    sample: ArrayLike,
+    queries: ArrayLike | None = None,
+    expected_count: int | None = None,
+    expected_queries: int | None = None,
+    memory: int | None = None,
+    candidates: Sequence[str] = tuple(STRUCTURES),
+) -> Plan:
+    """Choose the structure that takes least time to build and to ask, all in all.
+
+    Parameters
+    ----------
+    n : int
+        Number of points to index.
+    d : int
+        Their dimension.
+    sample : array_like, shape (s, d)
+        Points drawn from them, or all; some 16,000 are enough.
+    queries : array_like, shape (m, d), optional
+        Normals like those to come; random directions if not given.
+    expected_count : int, optional
+        Points a report is expected to hold; 1 % of them if not given.
+    expected_queries : int, optional
+        Queries the index is expected to answer in its life; 10,000 if not given.
+    memory : int, optional
+        Bytes the index may take.
+    candidates : sequence of str, optional
+        Names to choose among, of "scan", "kd_tree", "partition_tree", "shallow_cuttings". A scan
+        is always one of them.
+
+    Returns
+    -------
+    Plan
+        `structure`, `reason`, and `candidates` with what was predicted of each.
+
+    Raises
+    ------
+    TypeError
+        Not real numbers, or not integers.
+    ValueError
+        A sample or queries of the wrong shape or not finite; a negative number; an unknown
+        candidate.
 
     Examples
     --------
-    >>> from halfspace.planner import choose
-    >>> choose(1_000_000, 3)[0], choose(1_000_000, 64)[0], choose(100, 3)[0]
-    ('kd_tree', 'scan', 'scan')
+    >>> import numpy as np
+    >>> from halfspace.planner import plan
+    >>> points = np.random.default_rng(0).standard_normal((20_000, 3))
+    >>> plan(1_000_000, 3, points, expected_queries=1).structure
+    'scan'
+    >>> plan(1_000_000, 3, points, expected_queries=10_000).structure
+    'kd_tree'
     """
-    if n < TREE_POINTS:
-        return "scan", f"{n} points are scanned faster than a tree is walked"
-    if d > TREE_DIMENSIONS:
-        return "scan", f"in {d} dimensions boxes and balls straddle most planes"
-    return "kd_tree", f"in {d} dimensions boxes and balls settle most points unseen"
+    n, d = as_count(n, "n"), as_count(d, "d", least=1)
+    points = as_points(sample, "sample")
+    if points.shape[1] != d:
+        raise ValueError(f"sample: expected shape (s, {d}), got shape {points.shape}")
+    unknown = [name for name in candidates if name not in STRUCTURES]
+    if unknown:
+        known = ", ".join(STRUCTURES)
+        raise ValueError(f"candidates: expected some of {known}, got {unknown[0]!r}")
+    normals = None if queries is None else as_normals(queries, d)[0]
+    wishes = _checked_wishes(expected_count, expected_queries, memory)
+    return _choose(n, points, normals, wishes, candidates)
 
 
-def _choose_by_sample(points: np.ndarray, normals: np.ndarray, share: float) -> tuple[str, str]:
-    """Choose by what a tree over a sample of the points touches for a sample of the queries."""
-    n = len(points)
-    rows = np.linspace(0, n - 1, min(n, SAMPLE_POINTS)).astype(np.int64)
-    some = normals[np.linspace(0, len(normals) - 1, min(len(normals), SAMPLE_QUERIES)).astype(int)]
-    sample = KDTree(points[rows])
-    offsets = sample.top(some, max(1, math.ceil(share * len(rows)))).scores[:, -1]
-    offsets = np.clip(offsets, -LARGEST_OFFSET, LARGEST_OFFSET)
-    touched = sample.work(some, offsets).points_touched.mean() / len(rows)
-    name = "kd_tree" if touched < TREE_SHARE else "scan"
-    return name, f"a tree over {len(rows)} points touched {touched:.0%} of them for such queries"
-
-
-def _choose_for(
+def _choose(
+    n: int,
     points: np.ndarray,
-    queries: ArrayLike | None,
-    expected_count: int | None,
-) -> tuple[str, str]:
-    n, d = points.shape
-    share = USUAL_SHARE if expected_count is None else min(1.0, expected_count / max(n, 1))
-    name, reason = choose(n, d)
-    if queries is not None:
-        normals, _ = as_normals(queries, d)
-        if len(normals) and n >= TREE_POINTS:
-            name, reason = _choose_by_sample(points, normals, share)
-    if name == "kd_tree" and share > TREE_SHARE:
-        name, reason = "scan", f"reports of {share:.0%} of the points leave nothing to skip"
-    return name, reason
+    normals: np.ndarray | None,
+    wishes: Wishes,
+    names: Sequence[str],
+) -> Plan:
+    """`plan`, its arguments checked."""
+    count, asked = wishes.expected_count, wishes.expected_queries
+    load = Load(
+        n,
+        points.shape[1],
+        points.itemsize,
+        USUAL_SHARE * n if count is None else min(count, n),
+        EXPECTED_QUERIES if asked is None else asked,
+    )
+    limits = Limits(wishes.memory, count)
+    scan = _priced("scan", load, forecast.scan(load), "")
+    chosen, best, lines, sample = scan, forecast.scan(load).total(load), [scan], None
+    if best <= TINY_NANOSECONDS or not len(points):
+        reason = f"scans take {scan.total:.2g} s in all: nothing else was looked at"
+        return Plan("scan", reason, load.queries, (scan,))
+    for name in STRUCTURES:
+        if name == "scan" or name not in names:
+            continue
+        sample = _make_sample(points, normals) if sample is None else sample
+        line = _consider(name, load, sample, best, limits, len(points))
+        lines.append(line)
+        least = 1e9 * STRUCTURES[name].margin * line.total
+        fits = limits.memory is None or line.nbytes <= limits.memory
+        if least < best and fits and not line.note.startswith("ruled out"):
+            chosen, best = line, least
+    reason = f"least time for {load.queries} queries of {load.count:.0f} points"
+    return Plan(chosen.name, reason, load.queries, tuple(lines))
 
 
 def _aliases(name: str) -> tuple[str, str]:
@@ -94,6 +283,7 @@ def build(
     weights: ArrayLike | None = None,
     queries: ArrayLike | None = None,
     expected_count: int | None = None,
+    expected_queries: int | None = None,
     memory: int | None = None,
 ) -> Index:
     """Build an index over `points` for half-space queries.
@@ -102,16 +292,21 @@ def build(
     ----------
     points : array_like, shape (n, d)
         Finite; float32 or float64, narrower floats and integers are widened without loss.
-    structure : {"auto", "scan", "kd_tree", "partition_tree"}, optional
-        Upper or lower case, with or without underscores. "auto" chooses by n, d and what follows.
+    structure : {"auto", "scan", "kd_tree", "partition_tree", "shallow_cuttings"}, optional
+        Upper or lower case, with or without underscores. "auto" takes what `planner.plan` chooses
+        from the points and what follows.
     ids : array_like of int, shape (n,), optional
         Distinct 64-bit ids; 0 … n-1 if not given.
     weights : array_like, shape (n,) or (n, w), optional
         Finite weights for `Index.sum`.
     queries : array_like, shape (m, d), optional
-        Normals like those to come: "auto" then measures, on a sample, what a tree would touch.
+        Normals like those to come: structures are tried on them, and a partition tree is made for
+        them.
     expected_count : int, optional
         Points a report is expected to hold; 1 % of them if not given.
+    expected_queries : int, optional
+        Queries the index is expected to answer in its life; 10,000 if not given. A scan is best for
+        few, and the more there are, the more building may cost.
     memory : int, optional
         Bytes the index may take.
 
@@ -126,7 +321,7 @@ def build(
         Not real numbers.
     ValueError
         An unknown structure; points, ids, weights or queries as for `Index`; a negative
-        `expected_count`; an index larger than `memory`.
+        `expected_count` or `expected_queries`; an index larger than `memory`.
 
     Examples
     --------
@@ -140,20 +335,39 @@ def build(
     if wanted is None:
         known = ", ".join(["auto", *STRUCTURES])
         raise ValueError(f"structure: expected one of {known}, got {structure!r}")
-    if expected_count is not None:
-        as_count(expected_count, "expected_count")
-    if memory is not None:
-        as_count(memory, "memory")
+    wishes = _checked_wishes(expected_count, expected_queries, memory)
     rows = as_points(points)
-    if queries is not None:
-        as_normals(queries, rows.shape[1])
-    if wanted == "auto":
-        name, reason = _choose_for(rows, queries, expected_count)
-    else:
-        name, reason = wanted, "chosen by hand"
-    index = STRUCTURES[name](rows, ids=ids, weights=weights)
-    if memory is not None and index.nbytes > memory and wanted == "auto":
-        index, reason = Scan(rows, ids=ids, weights=weights), f"{name} takes {index.nbytes} bytes"
+    normals = None if queries is None else as_normals(queries, rows.shape[1])[0]
+    options = {**wishes._asdict(), "queries": normals}
+    if wanted != "auto":
+        return _checked(_make(wanted, rows, ids, weights, options), memory, "chosen by hand")
+    # What every structure takes for ids and weights is not the planner's to give away.
+    taken = sum(np.asarray(a).nbytes for a in (ids, weights) if a is not None)
+    left = None if memory is None else max(0, memory - taken)
+    chosen = _choose(len(rows), rows, normals, wishes._replace(memory=left), tuple(STRUCTURES))
+    reason = "\n".join([chosen.reason, *("  " + line for line in chosen.table().splitlines())])
+    index = _make(chosen.structure, rows, ids, weights, options)
+    if memory is not None and index.nbytes > memory:
+        index, reason = (
+            Scan(rows, ids=ids, weights=weights),
+            f"{index!r} takes {index.nbytes} bytes",
+        )
+    return _checked(index, memory, reason)
+
+
+def _make(
+    name: str,
+    rows: np.ndarray,
+    ids: ArrayLike | None,
+    weights: ArrayLike | None,
+    options: dict,
+) -> Index:
+    structure = STRUCTURES[name]
+    taken = {option: options[option] for option in structure.options}
+    return structure.make(rows, ids=ids, weights=weights, **taken)
+
+
+def _checked(index: Index, memory: int | None, reason: str) -> Index:
     if memory is not None and index.nbytes > memory:
         raise ValueError(f"memory: expected at least {index.nbytes} bytes, got {memory}")
     index._reason = reason

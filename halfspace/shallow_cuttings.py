@@ -28,8 +28,8 @@ from .conflict_lists import first_tiles
 from .cuttings import Cuttings, cover_cuttings, top_cuttings
 from .index import Index
 from .inputs import as_count
+from .kd_tree import order_points
 from .levels import make_cuttings
-from .partition_tree import order_points
 from .polytope import cover_polytopes_tree
 from .tiles import arrays_of, make_tiles
 from .tree import make_tree

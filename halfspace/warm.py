@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from .planner import STRUCTURES
+from .structures import STRUCTURES
 
 
 def warmup(dtypes: tuple[type, ...] = (np.float32, np.float64)) -> None:
@@ -21,7 +21,7 @@ def warmup(dtypes: tuple[type, ...] = (np.float32, np.float64)) -> None:
     for dtype in dtypes:
         points = np.arange(400, dtype=dtype).reshape(200, 2)
         for structure in STRUCTURES.values():
-            index = structure(points, weights=np.ones(200))
+            index = structure.make(points, weights=np.ones(200))
             index.report(np.ones((2, 2)), [10.0, 20.0])
             index.report_polytope(np.ones((1, 2, 2)), 10.0)
             index.sum([1.0, 1.0], 10.0)

@@ -12,7 +12,17 @@ import numpy as np
 import pytest
 
 import halfspace
-from asv_benchmarks import benchmarks, clock, contestants, data, sizes, startup, truth, versus
+from asv_benchmarks import (
+    benchmarks,
+    clock,
+    contestants,
+    data,
+    planning,
+    sizes,
+    startup,
+    truth,
+    versus,
+)
 
 from .oracle import report
 
@@ -74,6 +84,15 @@ def test_versus_runs(capsys):
     out = capsys.readouterr().out
     for contestant in contestants.CONTESTANTS:
         assert contestant.name in out
+
+
+def test_planning_runs(monkeypatch, capsys, tmp_path):
+    sites = ((1_000, 2, "gauss"), (1_000, 8, "cube"))
+    monkeypatch.setattr(planning, "FULL", planning.FULL._replace(sites=sites))
+    page = tmp_path / "planner.md"
+    planning.main(["--quick", "--markdown", str(page)])
+    assert "within 1.25x" in capsys.readouterr().out
+    assert "| gauss 130 x 2 | 10 | scan" in page.read_text(encoding="utf-8")
 
 
 def test_plain_tables_where_rich_is_missing(monkeypatch, capsys):
