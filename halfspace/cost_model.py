@@ -197,7 +197,7 @@ def cuttings_build(load: Load, levels: int, cones: float, entries: float) -> flo
     Both are sums over the levels.
     """
     return (
-        partition_build(load)
+        kd_build(load)
         + LEVEL_BUILD * levels
         + CONE_BUILD_ENTRY * load.d**2 * cones
         + LIST_BUILD_ENTRY * entries
