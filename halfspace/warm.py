@@ -19,10 +19,11 @@ def warmup(dtypes: tuple[type, ...] = (np.float32, np.float64)) -> None:
     >>> halfspace.warmup((np.float32,))
     """
     for dtype in dtypes:
-        points = np.arange(400, dtype=dtype).reshape(200, 2)
+        turns = np.arange(1100.0)
+        points = np.stack([np.cos(turns), np.sin(turns)], axis=1).astype(dtype)
         for structure in STRUCTURES.values():
-            index = structure.make(points, weights=np.ones(200))
-            index.report(np.ones((2, 2)), [10.0, 20.0])
-            index.report_polytope(np.ones((1, 2, 2)), 10.0)
-            index.sum([1.0, 1.0], 10.0)
+            index = structure.make(points, weights=np.ones(1100))
+            index.report(np.ones((2, 2)), [1.0, 1.4])
+            index.report_polytope(np.ones((1, 2, 2)), 1.0)
+            index.sum([1.0, 1.0], 1.0)
             index.top([1.0, 1.0], 3)
