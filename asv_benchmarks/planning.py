@@ -56,7 +56,7 @@ SITES = (
 )
 """Number of points, their dimension and their kind."""
 
-LARGEST_CUTTINGS = {2: 1_000_000, 3: 1_000_000, 4: 100_000, 5: 4_000, 6: 4_000}
+LARGEST_CUTTINGS = {2: 1_000_000, 3: 1_000_000, 4: 1_000_000, 5: 4_000, 6: 4_000}
 """Points up to which shallow cuttings are measured, by dimension.
 
 Beyond, they take from seconds to minutes to build, and answer no sooner than a tree.

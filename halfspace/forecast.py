@@ -46,7 +46,7 @@ SHALLOW = 28
 
 
 USUAL_LENGTH = 2.0
-"""Points of a conflict list, in depths of its level, where a sample has no list of points."""
+"""Points of a conflict list, in depths of its level, where a sample does not tell."""
 
 
 CONES_A_LEVEL = 1.3
@@ -201,11 +201,12 @@ class _Levels(NamedTuple):
 
     depths: list[int]
     cones: list[float]
-    length: float  # of a conflict list, in depths
+    lengths: list[float]  # of a conflict list, in depths; infinite where it is of no use
 
     def entries(self, i: int) -> float:
         """Points of all conflict lists of level i."""
-        return self.cones[i] * self.length * self.depths[i]
+        known = self.lengths[i] if self.lengths[i] < math.inf else USUAL_LENGTH
+        return self.cones[i] * known * self.depths[i]
 
     def slots(self, i: int) -> float:
         """Points that the tiles of copies of those lists have room for."""
@@ -218,12 +219,9 @@ def _levels(load: Load, found: Cuttings, room: float, expected_count: int | None
     growth = float(load.d // 2)
     if len(cones) > 1:
         growth = min(max(0.0, math.log2(cones[-1] / cones[-2])), growth)
-    copied = np.flatnonzero(found.copied)
-    length = USUAL_LENGTH
-    if len(copied):
-        own = np.repeat(found.copied, np.diff(found.levels))
-        length = found.lists[own, 1].sum() / (np.array(cones)[copied] @ found.depths[copied])
-    levels = _Levels([], [], length)
+    spans = zip(found.levels[:-1], found.levels[1:], found.depths, found.copied, strict=True)
+    lengths = [found.lists[a:b, 1].mean() / k if own else math.inf for a, b, k, own in spans]
+    levels = _Levels([], [], [])
     for i, depth in enumerate(depths_of(load.n, expected_count)):
         more = cones[i] if i < len(cones) else cones[-1] * 2.0 ** (growth * (i - len(cones) + 1))
         room -= more * cone_bytes(load.d)
@@ -231,6 +229,7 @@ def _levels(load: Load, found: Cuttings, room: float, expected_count: int | None
             break
         levels.depths.append(depth)
         levels.cones.append(more)
+        levels.lengths.append(lengths[min(i, len(lengths) - 1)])
     return levels
 
 
@@ -272,7 +271,8 @@ def shallow_cuttings(load: Load, sample: Sample, size: int, limits: Limits) -> F
     query = cost_model.tree_query(load, of_tree)
     query += cost_model.CONE * len(levels.depths)
     asked = max(i for i in range(len(entries)) if i == 0 or levels.depths[i] >= load.count)
-    worth = levels.length * levels.depths[asked] < of_tree.points + NODE_COST * of_tree.nodes
+    # Lists grow with n, of which a tree visits ever less: what is of no use to a sample is of none.
+    worth = levels.lengths[asked] * levels.depths[asked] < of_tree.points + NODE_COST * of_tree.nodes
     if load.count <= load.n / SHALLOW and worth:
         walked, visits = _listed(load, sample, index, levels)
         if fans + levels.slots(asked) * (load.point_bytes + 4) > room:

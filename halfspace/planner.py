@@ -7,6 +7,7 @@ that this costs little beside what the choice may save (`forecast.py`). Those kn
 try come first.
 """
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -30,10 +31,13 @@ USUAL_SHARE = 0.01
 TINY_NANOSECONDS = 1e7
 """Where scans take no longer in all, they are not worth a thought."""
 
-PLANNING_SHARE = 0.15
-"""Time that sampling may take, of what it may save, and of what remains at least."""
+PLANNING_SHARE = 0.14
+"""Time that sampling may take, of the geometric mean of what it may save and what remains."""
 
-MOST_PLANNING_NANOSECONDS = 2.5e7
+PLANNING_CALL = 1e6
+"""Nanoseconds that sampling takes in Python, whatever the size."""
+
+MOST_PLANNING_NANOSECONDS = 3e7
 """Time that sampling for one structure may take."""
 
 DIRECTIONS = 24
@@ -134,9 +138,9 @@ def _make_sample(points: np.ndarray, normals: np.ndarray | None) -> Sample:
 
 def _sample_size(structure: Structure, load: Load, rows: int, stake: float) -> int | None:
     """Rows to try a structure on, as many as what is at stake can pay for; None for too few."""
-    allowed = min(PLANNING_SHARE * stake, MOST_PLANNING_NANOSECONDS)
+    allowed = min(PLANNING_SHARE * stake - PLANNING_CALL, MOST_PLANNING_NANOSECONDS)
     for size in [min(rows, size) for size in forecast.SAMPLE_SIZES]:
-        if size >= forecast.LEAST_SAMPLE and structure.sampling * (load.d + 2) * size <= allowed:
+        if size >= forecast.LEAST_SAMPLE and structure.sampling * (load.d + 5) * size <= allowed:
             return size
     return None
 
@@ -156,7 +160,7 @@ def _consider(
     saving = best - structure.margin * least.total(load)
     if saving <= 0.0:
         return _priced(name, load, least, "ruled out: takes at least this")
-    size = _sample_size(structure, load, whole, min(saving, least.total(load)))
+    size = _sample_size(structure, load, whole, math.sqrt(saving * least.total(load)))
     if size is None and structure.unsampled is not None:
         return _priced(name, load, structure.unsampled(load), "by theory")
     if size is None:

@@ -22,7 +22,7 @@ class Structure(NamedTuple):
     least: Callable[[Load], Forecast] = forecast.scan  # what it costs at least
     sampled: Callable[[Load, Sample, int, Limits], Forecast | None] | None = None
     unsampled: Callable[[Load], Forecast] | None = None  # for where samples cost too much
-    sampling: float = 0.0  # nanoseconds a row sampled, for each of d + 2
+    sampling: float = 0.0  # nanoseconds a row sampled, for each of d + 5
     margin: float = 1.0  # it must promise so many times less than what is surer
 
 
@@ -33,14 +33,14 @@ STRUCTURES = {
         least=forecast.least_kd_tree,
         sampled=forecast.kd_tree,
         unsampled=forecast.expected_kd_tree,
-        sampling=220.0,
+        sampling=130.0,
     ),
     "partition_tree": Structure(
         PartitionTree,
         options=("queries",),
         least=forecast.least_partition_tree,
         sampled=forecast.partition_tree,
-        sampling=450.0,
+        sampling=280.0,
         margin=1.1,
     ),
     "shallow_cuttings": Structure(
@@ -49,7 +49,7 @@ STRUCTURES = {
         most_dimensions=MOST_DIMENSIONS,
         least=forecast.least_shallow_cuttings,
         sampled=forecast.shallow_cuttings,
-        sampling=1200.0,
+        sampling=850.0,
         margin=1.1,
     ),
 }
