@@ -271,8 +271,9 @@ def shallow_cuttings(load: Load, sample: Sample, size: int, limits: Limits) -> F
     query = cost_model.tree_query(load, of_tree)
     query += cost_model.CONE * len(levels.depths)
     asked = max(i for i in range(len(entries)) if i == 0 or levels.depths[i] >= load.count)
-    # Lists grow with n, of which a tree visits ever less: what is of no use to a sample is of none.
-    worth = levels.lengths[asked] * levels.depths[asked] < of_tree.points + NODE_COST * of_tree.nodes
+    # Lists grow with n, and trees visit ever less of it: of no use to a sample is of no use at all.
+    rival = of_tree.points + NODE_COST * of_tree.nodes
+    worth = levels.lengths[asked] * levels.depths[asked] < rival
     if load.count <= load.n / SHALLOW and worth:
         walked, visits = _listed(load, sample, index, levels)
         if fans + levels.slots(asked) * (load.point_bytes + 4) > room:
