@@ -5,6 +5,7 @@ import pickle
 import numpy as np
 import pytest
 
+import halfspace
 from attention import Attended, Decoder, Error, merge
 from attention.reading import softmax_rows
 
@@ -61,3 +62,11 @@ def test_lengths_are_checked(lengths, match):
     key, value = np.random.default_rng(0).standard_normal((2, 300, 3))
     with pytest.raises(ValueError, match=match):
         Decoder(key, value, structure="scan").softmax(QUERIES, Error(1e-2), lengths=lengths)
+
+
+@pytest.mark.skipif(not JIT, reason="building levels takes interpreted kernels too long")
+def test_structures_that_copy_keys_are_refused():
+    keys = np.random.default_rng(0).standard_normal((4_000, 2))
+    with pytest.raises(ValueError, match="structure: expected one without copies of points"):
+        Decoder(keys, keys, structure="shallow_cuttings")
+    assert type(Decoder(keys, keys).index) is halfspace.KDTree
