@@ -13,12 +13,13 @@ from attention import (
     Mass,
     Threshold,
     TopR,
+    decode,
     dense,
     heads,
     relu_attention,
     softmax_attention,
 )
-from halfspace import parallel, planner
+from halfspace import parallel
 
 RULES = (TopR(3), Threshold(0.2), Mass(0.7), Error(1e-2))
 each_rule = pytest.mark.parametrize("rule", RULES, ids=str)
@@ -221,7 +222,7 @@ def test_many_queries_build_a_tree(attend, monkeypatch):
 
     monkeypatch.setattr(heads, "Decoder", Spy)
     monkeypatch.setattr(heads, "TREE_QUERIES", 8)
-    monkeypatch.setattr(planner, "TREE_POINTS", 100)
+    monkeypatch.setattr(decode, "TREE_KEYS", 100)
     query, key, value = arrays((2, 8, 3), (2, 150, 3), (2, 150, 2))
     few, many = attend(query[:, :7], key, value), attend(query, key, value)
     assert built == [halfspace.Scan] * 2 + [halfspace.KDTree] * 2
