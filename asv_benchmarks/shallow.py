@@ -107,46 +107,52 @@ def fastest(times: dict[str, float], peers: Sequence[type]) -> float:
     return min(times[peer.name] for peer in peers)
 
 
+def by_case(
+    cases: Sequence[Case], outcomes: Sequence[Outcome], cell: Callable[[Outcome, str], str]
+) -> tuple[list[str], list[list[str]]]:
+    """A table of a line a case and a column a contestant."""
+    names = {peer.name: peer.__name__ for peer in PEERS}
+    contestants = list(outcomes[0].times)
+    rows = [
+        [f"{case.kind} d = {case.d}, k = {case.k}", *(cell(outcome, c) for c in contestants)]
+        for case, outcome in zip(cases, outcomes, strict=True)
+    ]
+    return ["", *(names.get(c, c) for c in contestants)], rows
+
+
 def show_shallow(threads: int, cases: Sequence[Case] = CASES) -> None:
     """Play all cases, and print times, ratios and whether they are as wanted."""
     outcomes = [play(case, threads) for case in cases]
-    header = ["µs a query", *(f"{c.kind} d = {c.d}, k = {c.k}" for c in cases)]
-    names = outcomes[0].times
-    ours = [outcome.times["ShallowCuttings"] for outcome in outcomes]
-    rows = [
-        [
-            name,
-            *(
-                f"{1e6 * o.times[name]:.2f} ({o.times[name] / own:.1f}x)"
-                for o, own in zip(outcomes, ours, strict=True)
-            ),
-        ]
-        for name in names
-    ]
-    show("Small reports, and how often as long as ShallowCuttings each takes", header, rows)
-    rows = [
-        [
-            name,
-            *(
-                f"{o.builds[name]:.1f} s, {o.sizes[name]:.1f}x" if name in o.builds else ""
-                for o in outcomes
-            ),
-        ]
-        for name in STRUCTURES
-    ]
-    show("Building, and bytes over those of the points", header, rows)
-    rows = [[name, *(str(o.wrong[name]) for o in outcomes)] for name in names]
-    show(f"Wrong ids, in {sizes.queries(CHECKED)} queries", header, rows)
+
+    def time_and_ratio(outcome: Outcome, name: str) -> str:
+        ratio = outcome.times[name] / outcome.times["ShallowCuttings"]
+        return f"{1e6 * outcome.times[name]:.2f} ({ratio:.1f}x)"
+
+    def build_and_size(outcome: Outcome, name: str) -> str:
+        if name not in outcome.builds:
+            return ""
+        return f"{outcome.builds[name]:.1f} s, {outcome.sizes[name]:.1f}x"
+
+    for title, cell in (
+        ("Small reports: µs a query, and how often as long as ShallowCuttings", time_and_ratio),
+        ("Building, and bytes over those of the points", build_and_size),
+        (
+            f"Wrong ids, in {sizes.queries(CHECKED)} queries",
+            lambda outcome, name: str(outcome.wrong[name]),
+        ),
+    ):
+        show(title, *by_case(cases, outcomes, cell))
     rows = []
-    for case, outcome, own in zip(cases, outcomes, ours, strict=True):
+    for case, outcome in zip(cases, outcomes, strict=True):
+        own = outcome.times["ShallowCuttings"]
         against = {
-            "numpy": (fastest(outcome.times, [NumpyRows]) / own, case.numpy),
-            "cKDTree": (fastest(outcome.times, [ScipyBall, ScipyBallUnsorted]) / own, case.ckdtree),
-            "KDTree": (outcome.times["KDTree"] / own, 1.0),
+            "numpy": (fastest(outcome.times, [NumpyRows]), case.numpy),
+            "cKDTree": (fastest(outcome.times, [ScipyBall, ScipyBallUnsorted]), case.ckdtree),
+            "KDTree": (outcome.times["KDTree"], 1.0),
         }
-        for name, (ratio, wanted) in against.items():
+        for name, (taken, wanted) in against.items():
             if wanted:
-                met = "met" if ratio >= wanted else "NOT MET"
+                met = "met" if taken / own >= wanted else "NOT MET"
                 label = f"{case.kind}, d = {case.d}, k = {case.k}: {name}"
-                rows.append([label, f"{wanted:g}x", f"{ratio:.1f}x", met])
+                rows.append([label, f"{wanted:g}x", f"{taken / own:.1f}x", met])
     show("Targets: times ShallowCuttings' it takes", ["", "at least", "measured", ""], rows)

@@ -21,6 +21,7 @@ from . import data, sizes, truth
 from .bandwidth import Reads
 from .clock import held_to, medians, seconds
 from .contestants import Built, Contestant, present
+from .shallow import show_shallow
 from .startup import startups
 from .tables import show
 
@@ -306,6 +307,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         show_targets(matches, able)
         if plan.points < FULL.points:
             print(f"  targets are meant for {FULL.points:,} points, not for {plan.points:,}")
+        show_shallow(chosen.threads)
         show_scan(plan, chosen.threads)
         if not chosen.no_startup:
             show_startup()

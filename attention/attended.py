@@ -132,10 +132,16 @@ def merge(a: Attended, b: Attended) -> Attended:
             f"merge: expected outputs of equal shapes, got {a.output.shape} and {b.output.shape}"
         )
     (a_low, a_high), (b_low, b_high) = _ends(a), _ends(b)
+    # Where one side surely has no weight and the other has some, the share is no question.
+    all_a = np.isneginf(b_high) & ~np.isneginf(a.lse)
+    all_b = np.isneginf(a_high) & ~np.isneginf(b.lse)
     least, share, most = (
-        _share(a_low, b_high, 0.0),
-        _share(a.lse, b.lse, 0.5),
-        _share(a_high, b_low, 1.0),
+        np.where(all_a, 1.0, np.where(all_b, 0.0, share))
+        for share in (
+            _share(a_low, b_high, 0.0),
+            _share(a.lse, b.lse, 0.5),
+            _share(a_high, b_low, 1.0),
+        )
     )
     left, right = np.asarray(a.output, np.float64), np.asarray(b.output, np.float64)
     output = share[..., None] * left + (1.0 - share[..., None]) * right

@@ -17,7 +17,7 @@ from . import cover, parallel
 from .inputs import Queries, as_count, as_ids, as_normals, as_points, as_queries, as_weights
 from .polytope import count_polytope, report_polytope
 from .report import Report, ResultTooLarge, Top, Work
-from .tiles import arrays_of, frozen
+from .tiles import arrays_of, bytes_of, frozen
 
 NO_NODES = cover.Nodes(
     frozen(np.empty(0, np.int32)), frozen(np.empty(0, np.int32)), frozen(np.empty((0, 0)))
@@ -120,9 +120,7 @@ class Index(ABC):
     @property
     def nbytes(self) -> int:
         """Bytes held in arrays."""
-        arrays = arrays_of((self.structure, self._ids, self._weights))
-        owners = (a.base if isinstance(a.base, np.ndarray) else a for a in arrays)
-        return sum({id(owner): owner.nbytes for owner in owners}.values())
+        return bytes_of((self.structure, self._ids, self._weights))
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({len(self)} points, d = {self.dim})"

@@ -31,7 +31,7 @@ from .inputs import as_count
 from .kd_tree import order_points
 from .levels import make_cuttings
 from .polytope import cover_polytopes_tree
-from .tiles import arrays_of, make_tiles
+from .tiles import bytes_of, make_tiles
 from .tree import make_tree
 
 MOST_DIMENSIONS = 6
@@ -75,7 +75,7 @@ class ShallowCuttings(Index):
     >>> points = np.random.default_rng(0).standard_normal((20_000, 3))
     >>> index = halfspace.ShallowCuttings(points)
     >>> index.report([1.0, 2.0, 2.0], 11.0).tolist()
-    []
+    [3369, 3492, 16120]
     """
 
     _cover_kernel = cover_cuttings
@@ -106,8 +106,7 @@ class ShallowCuttings(Index):
             )
         order = np.argsort(points[:, 0], kind="stable") if d == 1 else order_points(points)
         tree = make_tree(make_tiles(points, order, ranks), weights[order])
-        arrays = arrays_of(make_cuttings(tree, 0))
-        taken = sum(array.nbytes for array in arrays) + weights.nbytes + self._ids.nbytes
+        taken = bytes_of((make_cuttings(tree, 0), self._ids)) + weights.nbytes
         memory = self._memory
         if memory is None:
             memory = max(taken, LEAST_DEFAULT_MEMORY, DEFAULT_MEMORY * points.nbytes)

@@ -86,6 +86,13 @@ def arrays_of(value: object) -> Iterator[np.ndarray]:
             yield from arrays_of(part_of_it)
 
 
+def bytes_of(value: object) -> int:
+    """Bytes of all arrays in nested tuples; views of one array count once, as that array."""
+    arrays = arrays_of(value)
+    owners = (a.base if isinstance(a.base, np.ndarray) else a for a in arrays)
+    return sum({id(owner): owner.nbytes for owner in owners}.values())
+
+
 def frozen(array: np.ndarray) -> np.ndarray:
     """Make the array read-only and return it."""
     array.flags.writeable = False

@@ -167,13 +167,13 @@ def test_queries_are_widened_too(structure, dtype):
 
 
 def test_every_structure_says_what_it_is():
-    for name, structure in STRUCTURES.items():
+    for structure in STRUCTURES.values():
         index = structure.build(cloud())
         assert len(index) == SMALL
         assert index.dim == 3
         assert isinstance(index.nbytes, Integral)
         assert index.nbytes >= SMALL * 3 * 4
-        assert name in index.explain()
+        assert type(index).__name__ in index.explain()
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """What an index costs before its first answer."""
 
 from .. import data
-from .common import DTYPES, STRUCTURES, Suite, points, skip_deep_trees, structure_class
+from .common import DTYPES, STRUCTURES, Suite, points, skip_deep, structure_class
 
 
 class Build(Suite):
@@ -11,7 +11,7 @@ class Build(Suite):
     param_names = ("structure", "d", "dtype")
 
     def prepare(self, structure: str, d: int, dtype: str) -> None:
-        skip_deep_trees(structure, d)
+        skip_deep(structure, d)
         self.build = structure_class(structure)
         self.rows = data.gauss(points(), d, dtype)
         self.build(self.rows[:1000])

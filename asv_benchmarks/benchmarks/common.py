@@ -4,7 +4,7 @@ import halfspace
 
 from .. import sizes
 
-STRUCTURES = ("Scan", "KDTree")
+STRUCTURES = ("Scan", "KDTree", "PartitionTree", "ShallowCuttings")
 
 DTYPES = ("float32", "float64")
 
@@ -12,8 +12,8 @@ POINTS = 200_000
 
 QUERIES = 200
 
-DEEPEST_TREE = 16
-"""A kd-tree is not meant for more dimensions."""
+DEEPEST = {"KDTree": 16, "PartitionTree": 16, "ShallowCuttings": 6}
+"""Dimensions that a structure is meant for, at most."""
 
 
 def points() -> int:
@@ -34,9 +34,9 @@ def structure_class(structure: str) -> type[halfspace.Index]:
     return found
 
 
-def skip_deep_trees(structure: str, d: int) -> None:
+def skip_deep(structure: str, d: int) -> None:
     """Skip the benchmark if the structure is not meant for so many dimensions."""
-    if structure == "KDTree" and d > DEEPEST_TREE:
+    if d > DEEPEST.get(structure, d):
         raise NotImplementedError(f"{structure} in {d} dimensions")
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 
 from .. import data
-from .common import DTYPES, STRUCTURES, Suite, points, queries, skip_deep_trees, structure_class
+from .common import DTYPES, STRUCTURES, Suite, points, queries, skip_deep, structure_class
 
 
 class HalfSpaces(Suite):
@@ -13,7 +13,7 @@ class HalfSpaces(Suite):
     param_names = ("structure", "d", "selectivity", "dtype")
 
     def prepare(self, structure: str, d: int, selectivity: float, dtype: str) -> None:
-        skip_deep_trees(structure, d)
+        skip_deep(structure, d)
         build = structure_class(structure)
         rows = data.gauss(points(), d, dtype)
         self.normals = data.normals(queries(), d, dtype)

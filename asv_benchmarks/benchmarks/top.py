@@ -1,7 +1,7 @@
 """The k points furthest along a normal."""
 
 from .. import data
-from .common import DTYPES, STRUCTURES, Suite, points, queries, skip_deep_trees, structure_class
+from .common import DTYPES, STRUCTURES, Suite, points, queries, skip_deep, structure_class
 
 
 class Top(Suite):
@@ -11,7 +11,7 @@ class Top(Suite):
     param_names = ("structure", "d", "k", "dtype")
 
     def prepare(self, structure: str, d: int, k: int, dtype: str) -> None:
-        skip_deep_trees(structure, d)
+        skip_deep(structure, d)
         self.normals = data.normals(queries(), d, dtype)
         self.index = structure_class(structure)(data.gauss(points(), d, dtype))
         self.index.top(self.normals[:2], k)
