@@ -26,6 +26,9 @@ STRUCTURES = ("KDTree", "PartitionTree", "ShallowCuttings", "Scan")
 
 LARGEST_DIMENSION = {"ShallowCuttings": 6}
 
+BYTES_A_BYTE = {"ShallowCuttings": 32}
+"""Bytes that a structure may take for each byte of points: exponents are at equal space a point."""
+
 SHALLOW_COUNT = 32
 
 DEEP_SHARE = 0.1
@@ -150,19 +153,26 @@ def queries(plan: Plan, points: np.ndarray) -> tuple[np.ndarray, dict[str, np.nd
     return normals, {depth: data.kth_scores(points, normals, k) for depth, k in counts.items()}
 
 
+def build(name: str, points: np.ndarray) -> halfspace.Index:
+    """Build a structure, with space in proportion to the points where it takes what it is given."""
+    space = BYTES_A_BYTE.get(name)
+    options = {} if space is None else {"memory": space * points.nbytes}
+    return getattr(halfspace, name)(points, **options)
+
+
 def measure(plan: Plan, kind: str, d: int) -> Iterator[tuple[Build, list[Work]]]:
     """Build every structure over ever more points, and count what queries cost."""
     # In float32, many points on a surface are further off it than shallow planes cut into it.
     everything = data.GENERATORS[kind](max(plan.sizes), d, "float64", plan.seed)
     names = able(plan.structures, d)
     for name in names:
-        getattr(halfspace, name)(everything[: min(plan.sizes)])  # compiles
+        build(name, everything[: min(plan.sizes)])  # compiles
     for n in sorted(plan.sizes):
         points = everything[:n]
         normals, offsets = queries(plan, points)
         for name in tuple(names):
             start = time.perf_counter()
-            index = getattr(halfspace, name)(points)
+            index = build(name, points)
             passed = time.perf_counter() - start
             if passed > plan.patience and n < max(plan.sizes):
                 print(f"{name}, {kind}, d = {d}: {n:,} points took {passed:.0f} s, so no more")

@@ -22,7 +22,7 @@ COARSEST_SHARE = 16
 """The coarsest level is that of n over this."""
 
 POINTS_PER_CONE = {5: 8, 6: 8}
-"""A level has no more cones than points over this, 2 in fewer dimensions: the search is linear."""
+"""A level has no more cones than points over this, 1 in fewer dimensions: the search is linear."""
 
 FINEST_DEPTH = 32
 """Finer levels would save less than a tile a query."""
@@ -213,7 +213,7 @@ def _level(cuttings: Cuttings, fan: Fan, depth: int) -> _Level:
 
 def most_cones(n: int, d: int) -> int:
     """Cones a level may have, memory aside."""
-    return int(n // POINTS_PER_CONE.get(d, 2))
+    return int(n // POINTS_PER_CONE.get(d, 1))
 
 
 def depths_of(n: int, expected_count: int | None) -> list[int]:
