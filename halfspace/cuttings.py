@@ -120,6 +120,23 @@ class Search(NamedTuple):
     limits: np.ndarray  # (levels,) its T
 
 
+@kernel
+def start_search(cuttings, d, levels):
+    """A search of so many levels."""
+    return Search(
+        cuttings.solvers,
+        cuttings.neighbours,
+        cuttings.finer,
+        cuttings.offsets,
+        cuttings.residuals,
+        cuttings.reach[0],
+        np.empty(d),
+        np.empty(d),
+        np.empty(levels, np.int64),
+        np.empty(levels),
+    )
+
+
 @part
 def descend(search, normals, q, query, levels, bar):
     """Follow query q down the first `levels` levels, while T is below `bar`.
@@ -169,18 +186,7 @@ def find_cones(cuttings, normals, offsets, closed, cones, levels, seen):
     """
     d, depth = normals.shape[1], cuttings.depths.size
     narrow, worth = np.empty(d, cuttings.tiles.data.dtype), cuttings.worth
-    search = Search(
-        cuttings.solvers,
-        cuttings.neighbours,
-        cuttings.finer,
-        cuttings.offsets,
-        cuttings.residuals,
-        cuttings.reach[0],
-        np.empty(d),
-        np.empty(d),
-        np.empty(depth, np.int64),
-        np.empty(depth),
-    )
+    search = start_search(cuttings, d, depth)
     path = search.path
     for q in range(offsets.size):
         query = prepare(normals[q], offsets[q], closed, narrow)
@@ -265,18 +271,7 @@ def top_cuttings(cuttings, normals, slots, scores):
     count, deep = tree.tiles.ranks.size, 0
     while deep < cuttings.depths.size and cuttings.depths[deep] >= TOP_MARGIN * k:
         deep += 1
-    search = Search(
-        cuttings.solvers,
-        cuttings.neighbours,
-        cuttings.finer,
-        cuttings.offsets,
-        cuttings.residuals,
-        cuttings.reach[0],
-        np.empty(d),
-        np.empty(d),
-        np.empty(deep, np.int64),
-        np.empty(deep),
-    )
+    search = start_search(cuttings, d, deep)
     path, limits = search.path, search.limits
     narrow, lane_scores = np.empty(d, data.dtype), np.empty(TILE, data.dtype)
     errors, filled, limbs = np.empty(k), np.zeros(1, np.int64), np.zeros(LIMBS, np.int64)

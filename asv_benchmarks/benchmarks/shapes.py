@@ -37,7 +37,7 @@ class Shapes(_Reports):
 class Keys(_Reports):
     """Report by structure and head: keys and queries as attention meets them, d = 32."""
 
-    params = (STRUCTURES, ("sharp", "between", "flat"))
+    params = (("Scan", "KDTree", "PartitionTree"), ("sharp", "between", "flat"))
     param_names = ("structure", "head")
 
     def prepare(self, structure: str, head: str) -> None:
