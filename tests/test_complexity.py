@@ -84,7 +84,6 @@ def test_the_study_runs(capsys, tmp_path):
 
 
 def test_structures_are_found_by_name(monkeypatch, capsys):
-    monkeypatch.setattr(halfspace, "ShallowCuttings", halfspace.Scan, raising=False)
     monkeypatch.delattr(halfspace, "PartitionTree", raising=False)
     assert complexity.able(complexity.STRUCTURES, 6) == ["KDTree", "ShallowCuttings", "Scan"]
     assert complexity.able(complexity.STRUCTURES, 7) == ["KDTree", "Scan"]
