@@ -66,7 +66,7 @@ def _load(data, count, t, centre, unit, steps):
     for j in range(centre.size):
         middle = centre[j] / unit
         for lane in range(TILE):
-            steps[j, lane] = data[t, j, lane if lane < used else 0] / unit - middle
+            steps[j, lane] = np.float64(data[t, j, lane if lane < used else 0]) / unit - middle
 
 
 @part
@@ -261,7 +261,7 @@ def bound_nodes(data, count, first, last, centres, frames, reaches):
             for j in range(d):
                 for i in range(d):
                     frames[v, j, i] = axes[j, i] * low[j] * (1.0 + 2.0**-20) * unit
-                    rows[j, i] = frames[v, j, i] / unit
+                    rows[j, i] = np.float64(frames[v, j, i]) / unit
                 total += _norm(frames[v, j])
         else:
             _half_widths(data, count, a, b, unit, steps, centre, low)
