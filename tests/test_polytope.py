@@ -264,7 +264,7 @@ def test_a_tree_does_less_than_a_scan(d):
         for build in (halfspace.Scan, halfspace.KDTree)
     )
     assert (walked <= scanned).all()
-    assert walked.sum() < (0.1 if JIT else 0.9) * scanned.sum()
+    assert walked.sum() < (0.1 if JIT else 0.95) * scanned.sum()
 
 
 @each_structure
