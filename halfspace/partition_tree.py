@@ -147,7 +147,7 @@ def _learn(points: np.ndarray, queries: ArrayLike | tuple[ArrayLike, ArrayLike] 
 class PartitionTree(Index):
     """Bounded tree of low crossing number, by multiplicative reweighting.
 
-    Build O(n log n), some 10 times a `KDTree`'s; report O(n^(1-1/floor(d/2)) + k), count and sum
+    Build O(n log n), some 3 times a `KDTree`'s; report O(n^(1-1/floor(d/2)) + k), count and sum
     O(n^(1-1/d)): Part 1 of Agarwal, Eppstein and Matousek 1992, after Matousek 1992 and Chan 2012.
     It pays over `KDTree` where reports are small or queries are of a kind that is known.
 
