@@ -10,9 +10,10 @@ from typing import NamedTuple
 import numpy as np
 
 from . import parallel
-from .cover import RADIX_BITS, Covers, sort_ranks
+from .cover import Covers
 from .cuttings import Cuttings
 from .jit import kernel, part
+from .rank_sort import PLACES, count_rank, sort_ranks, start_sort
 from .tiles import TILE, Tiles, frozen, lowest_lane, popcount, used_lanes
 from .tree import BoundedTree
 
@@ -124,17 +125,21 @@ def _copy(indptr, entries, masks, source, norms, ranks, slots, first, data, new_
     for i in range(first.size):
         most = max(most, (indptr[i + 1] - indptr[i]) * TILE)
     found, spare = np.empty(most, np.int64), np.empty(most, np.int64)
-    places = np.empty(1 << RADIX_BITS, np.int32)
+    places = np.empty(PLACES, np.int32)
     for i in range(first.size):
-        size = 0
+        size, points = 0, 0
+        for s in range(indptr[i], indptr[i + 1]):
+            points += popcount(masks[s])
+        radix = start_sort(points, slots.size, places)
         for s in range(indptr[i], indptr[i + 1]):
             mask = masks[s]
             while mask:
                 found[size] = ranks[entries[s] * TILE + lowest_lane(mask)]
+                count_rank(places, radix, found[size])
                 mask &= mask - _ONE
                 size += 1
         ordered = found[:size]
-        if sort_ranks(found[:size], spare[:size], slots.size, places):
+        if sort_ranks(found[:size], spare[:size], radix, places):
             ordered = spare[:size]
         for k in range(size):
             t, lane = first[i] + k // TILE, k % TILE

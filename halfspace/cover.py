@@ -12,6 +12,7 @@ import numpy as np
 
 from . import parallel
 from .jit import kernel, part
+from .rank_sort import PLACES, count_rank, sort_ranks, start_sort
 from .tiles import TILE, lowest_lane
 
 _ONE = np.uint64(1)
@@ -23,9 +24,6 @@ BLOCK_PARTS = 1 << 20
 
 BLOCK_QUERIES = 512
 """Queries a block holds at most."""
-
-RADIX_BITS = 11
-INSERTION_SORT_LENGTH = 48
 
 
 class Nodes(NamedTuple):
@@ -134,8 +132,8 @@ def weight_sums(covers: Covers, nodes: Nodes, ranks: np.ndarray, weights: np.nda
 
 
 @part
-def _write_ranks(covers, q, nodes, ranks, points, out):
-    """Ranks of the points of cover q, in the order of its parts; whether they ascend."""
+def _write_ranks(covers, q, nodes, ranks, points, out, radix, places):
+    """Ranks of the points of cover q, in the order of its parts, counted; whether they ascend."""
     k, before, ascending = 0, np.int64(-1), True
     for s in range(covers.indptr[q], covers.indptr[q + 1]):
         piece = covers.parts[s]
@@ -144,6 +142,7 @@ def _write_ranks(covers, q, nodes, ranks, points, out):
             for slot in range(first, min(nodes.last[~piece] * TILE, points)):
                 rank = np.int64(ranks[slot])
                 ascending &= before < rank
+                count_rank(places, radix, rank)
                 out[k] = before = rank
                 k += 1
             continue
@@ -151,73 +150,11 @@ def _write_ranks(covers, q, nodes, ranks, points, out):
         while mask:
             rank = np.int64(ranks[piece * TILE + lowest_lane(mask)])
             ascending &= before < rank
+            count_rank(places, radix, rank)
             out[k] = before = rank
             mask &= mask - _ONE
             k += 1
     return ascending
-
-
-@part
-def _insertion_sort(values):
-    for i in range(1, values.size):
-        value = values[i]
-        j = i - 1
-        while j >= 0 and values[j] > value:
-            values[j + 1] = values[j]
-            j -= 1
-        values[j + 1] = value
-
-
-@part
-def _radix_pass(source, target, shift, places):
-    places[:] = 0
-    for i in range(source.size):
-        places[(source[i] >> shift) & (places.size - 1)] += 1
-    place = 0
-    for digit in range(places.size):
-        size = places[digit]
-        places[digit] = place
-        place += size
-    for i in range(source.size):
-        digit = (source[i] >> shift) & (places.size - 1)
-        target[places[digit]] = source[i]
-        places[digit] += 1
-
-
-@part
-def _radix_passes(size, bits):
-    """Passes that sort so many keys of so many bits at the least cost."""
-    best, least = 1, np.inf
-    for passes in range(1, bits + 1):
-        width = -(-bits // passes)
-        if width <= RADIX_BITS:
-            # A pass goes twice over the keys and twice over its digits.
-            cost = passes * (size + 0.6 * (1 << width))
-            if cost < least:
-                best, least = passes, cost
-    return best
-
-
-@part
-def sort_ranks(values, spare, limit, places):
-    """Sort ranks below `limit`, in O(size); whether the result is in `spare`.
-
-    `places` (2^RADIX_BITS,) is scratch.
-    """
-    if values.size <= INSERTION_SORT_LENGTH:
-        _insertion_sort(values)
-        return False
-    bits = 1
-    while (limit - 1) >> bits:
-        bits += 1
-    passes = _radix_passes(values.size, bits)
-    width = -(-bits // passes)
-    for i in range(passes):
-        if i % 2:
-            _radix_pass(spare, values, i * width, places[: 1 << width])
-        else:
-            _radix_pass(values, spare, i * width, places[: 1 << width])
-    return passes % 2 == 1
 
 
 @kernel
@@ -225,13 +162,13 @@ def _fill(covers, nodes, ranks, ids, counts, points, out):
     longest = 0
     for q in range(counts.size):
         longest = max(longest, counts[q])
-    spare, places = np.empty(longest, np.int64), np.empty(1 << RADIX_BITS, np.int32)
+    spare, places = np.empty(longest, np.int64), np.empty(PLACES, np.int32)
     start = 0
     for q in range(counts.size):
         found, other = out[start : start + counts[q]], spare[: counts[q]]
-        if not _write_ranks(covers, q, nodes, ranks, points, found) and sort_ranks(
-            found, other, points, places
-        ):
+        radix = start_sort(found.size, points, places)
+        ascending = _write_ranks(covers, q, nodes, ranks, points, found, radix, places)
+        if not ascending and sort_ranks(found, other, radix, places):
             found[:] = other
         if ids.size:
             for i in range(found.size):
