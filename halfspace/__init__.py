@@ -12,6 +12,7 @@ w (`top`). Every answer is that of real arithmetic on the given floats, ties inc
 10
 """
 
+from .cascade import Cascade
 from .index import Index
 from .kd_tree import KDTree
 from .parallel import get_threads, set_threads
@@ -23,6 +24,7 @@ from .shallow_cuttings import ShallowCuttings
 from .warm import warmup
 
 __all__ = [
+    "Cascade",
     "Index",
     "KDTree",
     "PartitionTree",

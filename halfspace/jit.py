@@ -18,6 +18,9 @@ from numba.core.caching import FunctionCache
 MARGIN_COVERED = frozenset({"contract", "nsz"})
 """LLVM flags where a margin covers the rounding error: fused multiply-add, unsigned zero."""
 
+REASSOCIATED = MARGIN_COVERED | {"reassoc"}
+"""The same, and any order of summation: for sums over the coordinates of one point."""
+
 _HERE = Path(__file__).resolve().parent
 
 

@@ -38,13 +38,16 @@ class Halfspace(NamedTuple):
     unit: float  # unit roundoff of the points' dtype
 
 
-@part
-def gamma(terms, unit):
+def relative_error(terms, unit):
     """Relative error of a dot product of so many terms, with room for the scaling around it."""
     product = (terms + 4) * unit
     if product >= 0.25:
         return np.inf
     return 1.0001 * product / (1.0 - product)
+
+
+gamma = part(relative_error)
+"""The same, for kernels."""
 
 
 @part

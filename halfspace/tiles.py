@@ -77,6 +77,33 @@ def make_tiles(points: np.ndarray, order: np.ndarray, ranks: np.ndarray) -> Tile
     return Tiles(frozen(data), frozen(norms), frozen(ranks[order].astype(np.int32)))
 
 
+def make_rows(points: np.ndarray, order: np.ndarray) -> np.ndarray:
+    """Lay `points` (n, d) out row by row, with zeros up to a whole number of tiles."""
+    n, d = points.shape
+    rows = np.zeros((-(-n // TILE) * TILE, d), points.dtype)
+    rows[:n] = points[order]
+    return frozen(rows)
+
+
+def tile_view(rows: np.ndarray) -> np.ndarray:
+    """View of rows (slots, d), as `make_rows` lays them out, as tiles (tiles, d, 64)."""
+    return frozen(rows.reshape(-1, TILE, rows.shape[1]).transpose(0, 2, 1))
+
+
+def tiles_of_rows(rows: np.ndarray, ranks: np.ndarray) -> Tiles:
+    """Tiles that are views of `rows`, as `make_rows` lays them out; `ranks` by slot."""
+    data = tile_view(rows)
+    norms = np.zeros(len(data))
+    step = max(1, CHUNK_FLOATS // (TILE * rows.shape[1]))
+
+    def part(first: int) -> None:
+        each = upper_norms(rows[first * TILE : (first + step) * TILE])
+        norms[first : first + step] = each.reshape(-1, TILE).max(axis=1)
+
+    parallel.run([lambda a=a: part(a) for a in range(0, len(data), step)])
+    return Tiles(data, frozen(norms), frozen(ranks))
+
+
 def arrays_of(value: object) -> Iterator[np.ndarray]:
     """All arrays in nested tuples."""
     if isinstance(value, np.ndarray):

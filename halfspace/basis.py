@@ -1,0 +1,167 @@
+"""Basis in which the first coordinates carry most of inner products: made for data and queries.
+
+Points x go to u = T S (x - m), normals w to w' = T^-T S^-1 w, so that <w, x> = <w, m> + <w', u>: m
+is the mean, S scales each coordinate by a power of two, exactly. With C the covariance of the
+scaled points and G the second moment of the normals, C^(1/2) G C^(1/2) = U diag(λ) U^T, and
+
+    T = diag(λ^(1/4)) U^T C^(-1/2)
+
+gives u and w' the same second moment diag(λ^(1/2)), in descending order. Then for any p
+
+    <w', u> <= first p terms + ||w'_rest|| ||u_rest||,
+
+and the bound is as good as a fixed basis allows: it rests on Σ_{j>p} λ_j^(1/2). Without normals
+G is the identity, and this is principal component analysis. Nothing certified rests on how T was
+found, only on how far its computed inverse B is from one and on rounding; see `Basis`.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .query import relative_error
+from .tiles import frozen
+
+RIDGE = 1e-5
+"""Least variance of any direction, of the mean one."""
+
+LARGEST_EXPONENT = 400
+
+DOUBLE, SINGLE = 2.0**-53, 2.0**-24
+
+
+class Basis(NamedTuple):
+    """A transform and what its rounding may do, for points with ||S (x - m)|| <= `reach`.
+
+    With v = S^-1 w in real arithmetic, w' as `project` computes it and u as `transformed` does,
+
+        |<w, x> - <w, m> - <w', u>| <= ||v|| `inverse_error` + Σ_j |w'_j| `errors`_j,
+
+    where the first term holds ||I - B T||, the rounding of w' and of B itself, and the second the
+    float32 product that makes u.
+    """
+
+    centre: np.ndarray  # (d,) float64, m
+    scale: np.ndarray  # (d,) float64, powers of two, S
+    forward: np.ndarray  # (d, d) float32, T
+    inverse: np.ndarray  # (d, d) float64, B
+    errors: np.ndarray  # (d,) float64
+    inverse_error: float
+    reach: float
+
+
+def _root(matrix: NDArray) -> tuple[NDArray, NDArray]:
+    """Symmetric square root and its inverse of a positive definite matrix."""
+    values, vectors = np.linalg.eigh(matrix)
+    roots = np.sqrt(np.maximum(values, 1e-300))
+    return (vectors * roots) @ vectors.T, (vectors / roots) @ vectors.T
+
+
+def _with_ridge(moment: NDArray, share: float) -> NDArray:
+    d = len(moment)
+    mean = np.trace(moment) / d
+    return moment + (share * mean if mean > 0.0 else 1.0) * np.eye(d)
+
+
+def _scales(spread: NDArray) -> NDArray:
+    """Powers of two near the inverse of the spread."""
+    usable = np.isfinite(spread) & (spread > 0.0)
+    logs = np.log2(np.where(usable, spread, 1.0))
+    rest = logs[usable].mean() if usable.any() else 0.0
+    exponents = -np.round(np.where(usable, logs, rest))
+    return np.ldexp(1.0, np.clip(exponents, -LARGEST_EXPONENT, LARGEST_EXPONENT).astype(int))
+
+
+def _second_moment(normals: NDArray, scale: NDArray) -> NDArray:
+    """Of normals of unit length, in the scaled coordinates; few of them are blended with all."""
+    d = len(scale)
+    every = np.diag(scale**-2.0)
+    every /= np.trace(every)
+    largest = np.abs(normals).max(axis=1, initial=0.0)
+    rows = normals[largest > 0.0] / largest[largest > 0.0, None] / scale
+    lengths = np.linalg.norm(rows, axis=1)
+    rows = rows[np.isfinite(lengths) & (lengths > 0.0)]
+    if not len(rows):
+        return every
+    rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    seen = rows.T @ rows / len(rows)
+    lean = len(rows) / (len(rows) + 0.02 * d)
+    return lean * seen + (1.0 - lean) * every
+
+
+@np.errstate(all="ignore")
+def _balanced(scaled: NDArray, moment: NDArray) -> NDArray:
+    """T, float32, for a sample of scaled points and the second moment of normals."""
+    d = scaled.shape[1]
+    covariance = _with_ridge(scaled.T @ scaled / max(1, len(scaled)), RIDGE)
+    try:
+        root, inverse_root = _root(covariance)
+        values, vectors = np.linalg.eigh(root @ _with_ridge(moment, RIDGE) @ root)
+    except np.linalg.LinAlgError:
+        return np.eye(d, dtype=np.float32)
+    values = np.maximum(values[::-1], 1e-12 * values[-1])
+    forward = (values**0.25)[:, None] * (vectors[:, ::-1].T @ inverse_root)
+    # Of no consequence for the bounds; it keeps float32 in range.
+    forward /= np.abs(forward).max()
+    return forward.astype(np.float32)
+
+
+@np.errstate(all="ignore")
+def fit_basis(sample: NDArray, normals: NDArray | None, reach: float) -> Basis:
+    """Basis for points like a sample (s, d) and, where given, normals (m, d).
+
+    Points are taken to obey ||S (x - m)|| <= `reach` times the most any of the sample has.
+    """
+    wide = sample.astype(np.float64)
+    d = wide.shape[1]
+    centre = wide.mean(axis=0) if len(wide) else np.zeros(d)
+    centre = np.where(np.isfinite(centre), centre, 0.0)
+    scale = _scales((wide - centre).std(axis=0) if len(wide) else np.zeros(d))
+    scaled = (wide - centre) * scale
+    lengths = np.linalg.norm(scaled, axis=1)
+    usable = np.isfinite(lengths) & (lengths < 1e15)
+    scaled, largest = scaled[usable], lengths[usable].max(initial=0.0)
+    every = np.diag(scale**-2.0) / np.sum(scale**-2.0)
+    moment = every if normals is None else _second_moment(normals, scale)
+    forward = _balanced(scaled, moment)
+    try:
+        inverse = np.linalg.inv(forward.astype(np.float64))
+    except np.linalg.LinAlgError:
+        forward = np.eye(d, dtype=np.float32)
+        inverse = np.eye(d)
+    if not (np.isfinite(forward).all() and np.isfinite(inverse).all()):
+        forward, inverse = np.eye(d, dtype=np.float32), np.eye(d)
+    return _with_errors(centre, scale, forward, inverse, max(1e-30, reach * largest))
+
+
+def _with_errors(
+    centre: NDArray, scale: NDArray, forward: NDArray, inverse: NDArray, reach: float
+) -> Basis:
+    d, wide = len(centre), forward.astype(np.float64)
+    rows = np.linalg.norm(wide, axis=1) * (1.0 + 1e-6)
+    both = np.linalg.norm(wide) * np.linalg.norm(inverse) * (1.0 + 1e-6)
+    off = np.linalg.norm(np.eye(d) - inverse @ wide) + relative_error(d, DOUBLE) * both
+    # The spare terms are for rounding S (x - m) to float32; the last summand is for underflow.
+    errors = 1.01 * relative_error(d, SINGLE) * rows * reach + d * (1.0 + rows) * 2.0**-100
+    inverse_error = 1.01 * (off + relative_error(d, DOUBLE) * both) * reach
+    return Basis(
+        frozen(centre),
+        frozen(scale),
+        frozen(forward),
+        frozen(inverse),
+        frozen(errors),
+        float(inverse_error),
+        float(reach),
+    )
+
+
+@np.errstate(all="ignore")
+def transformed(basis: Basis, rows: NDArray) -> tuple[NDArray, NDArray]:
+    """Points (n, d) as u, float32, and upper bounds on ||S (x - m)||, float64.
+
+    What is not finite stands for points that the basis says nothing of.
+    """
+    scaled = (rows - basis.centre) * basis.scale
+    lengths = np.sqrt(np.square(scaled).sum(axis=1)) * (1.0 + 1e-6)
+    return scaled.astype(np.float32) @ basis.forward.T, lengths

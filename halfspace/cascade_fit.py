@@ -1,0 +1,238 @@
+"""How a cascade is made: its basis, and how many coordinates of how many bits, chosen by cost.
+
+A sample of the points goes through every filter that may be made, with half-spaces of the size that
+reports are expected to have along a sample of the normals; bytes to read and points that pass are
+priced by constants of one machine. What is chosen decides the speed alone.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import parallel
+from .basis import Basis, fit_basis, transformed
+from .codes import (
+    ROOM,
+    Ladder,
+    Leading,
+    Rows,
+    Steps,
+    encode,
+    fit_ladder,
+    fit_steps,
+    leading_width,
+    rounded,
+)
+from .integer_dot import MOST_BYTE, MOST_NIBBLE, MOST_QUERY, ROW
+from .tiles import TILE, frozen
+
+SAMPLE = 8192
+DIRECTIONS = 24
+
+USUAL_SHARE = 0.001
+"""Share of the points a report is expected to hold where nobody says."""
+
+LEAST_FOUND = 8
+"""Points of the sample that a half-space holds at least."""
+
+REACH = 4.0
+"""Points further out than so many times the furthest of the sample are left to the exact stage."""
+
+CHUNK = 1 << 20
+"""Coordinates that are transformed at a time."""
+
+LEADING_BYTE, LEADING_POINT = 0.025, 0.15
+"""ns a byte of leading codes read, and a point."""
+
+ROW_POINT, ROW_COORDINATE = 15.0, 0.1
+"""ns a point whose row codes are read, and for each coordinate."""
+
+FLOAT_POINT, FLOAT_BYTE = 30.0, 0.15
+"""ns a point whose floats are read, and for each byte of them."""
+
+MOST_CODES = 0.42
+"""Bytes of codes for each byte of float32 points, where d does not force more."""
+
+
+class Shape(NamedTuple):
+    """Leading codes of p coordinates, and whether there are row codes."""
+
+    p: int
+    nibbles: bool
+    rows: bool
+
+
+class Fit(NamedTuple):
+    """What samples decided."""
+
+    shape: Shape
+    basis: Basis
+    steps: Steps
+    residual: Ladder
+    rest: Ladder
+    row_steps: Steps
+    row_residual: float
+    passed: float  # share of points expected to pass the leading codes
+    open: float  # and the row codes
+    nanoseconds: float  # expected, a point of a query
+
+    def text(self, n: int, d: int) -> str:
+        """Lines for `explain`."""
+        bits = 4 if self.shape.nibbles else 8
+        width = leading_width(d, self.shape.p, self.shape.nibbles)
+        lines = [
+            f"  leading  {self.shape.p} of {d} coordinates, {bits} bits: {width} bytes a point, "
+            f"{self.passed:.3%} pass"
+        ]
+        if self.shape.rows:
+            lines.append(f"  rows     {d} bytes a point that passed, {self.open:.3%} stay open")
+        lines.append(f"  expected {self.nanoseconds * n / 1e6:.3f} ms a query")
+        return "\n".join(lines)
+
+
+class _Trial(NamedTuple):
+    """A sample in the basis, and half-spaces to try filters on."""
+
+    points: NDArray  # (s, d) float32
+    normals: NDArray  # (q, d)
+    scores: NDArray  # (s, q)
+    offsets: NDArray  # (q,)
+
+
+def _try_out(basis: Basis, points: NDArray, normals: NDArray, share: float) -> _Trial:
+    projected = (normals / basis.scale) @ basis.inverse
+    scores = points @ projected.T
+    found = min(len(points), max(LEAST_FOUND, round(share * len(points))))
+    return _Trial(
+        points, projected, scores, np.partition(scores, len(points) - found, axis=0)[-found]
+    )
+
+
+def _passed(trial: _Trial, steps: Steps, p: int) -> float:
+    """Share of the sample that leading codes of p coordinates let pass."""
+    codes, residuals = rounded(trial.points[:, :p], steps)
+    weights = trial.normals[:, :p] * steps.step
+    estimates = codes @ weights.T.astype(np.float32) + trial.normals[:, :p] @ steps.low
+    largest = np.abs(weights).max(axis=1)
+    lost = (
+        largest
+        / MOST_QUERY
+        * np.sqrt(p / 12.0)
+        * np.linalg.norm(codes - steps.middle, axis=1).max()
+    )
+    off = np.linalg.norm(residuals, axis=1)[:, None] * np.linalg.norm(weights, axis=1)
+    rest = np.linalg.norm(trial.points[:, p:], axis=1)[:, None]
+    rest = rest * np.linalg.norm(trial.normals[:, p:], axis=1)
+    return float(np.mean(estimates + off + rest + lost >= trial.offsets))
+
+
+def _widths(d: int) -> list[int]:
+    """Numbers of leading coordinates worth a try."""
+    return [p for p in (6, 14, 22, 30, 46, 62, 94, 126, 190) if p <= 0.75 * d] + [d]
+
+
+def _choose(trial: _Trial, itemsize: int, share: float) -> tuple[Shape, float, float, float]:
+    """The cheapest shape, what passes its stages, and nanoseconds a point."""
+    d = trial.points.shape[1]
+    steps = {False: fit_steps(trial.points, MOST_BYTE), True: fit_steps(trial.points, MOST_NIBBLE)}
+    _, residuals = rounded(trial.points, steps[False])
+    off = np.linalg.norm(residuals, axis=1)[:, None]
+    off = off * np.linalg.norm(trial.normals * steps[False].step, axis=1)
+    unsettled = float(np.mean(np.abs(trial.scores - trial.offsets) <= off))
+    best = None
+    for nibbles in (False, True):
+        for p in _widths(d):
+            shape = Shape(p, nibbles, p < d or nibbles)
+            width = leading_width(d, p, nibbles)
+            if p < d and width + d > MOST_CODES * 4 * d:
+                continue
+            passed = _passed(
+                trial, Steps(*(a[:p] for a in steps[nibbles][:4]), steps[nibbles].most), p
+            )
+            still_open = min(passed, unsettled) if shape.rows else passed
+            cost = LEADING_POINT + LEADING_BYTE * width
+            if shape.rows:
+                cost += passed * (ROW_POINT + ROW_COORDINATE * d)
+            cost += still_open * (FLOAT_POINT + FLOAT_BYTE * itemsize * d)
+            if best is None or cost < best[-1]:
+                best = shape, passed, still_open, cost
+    return best
+
+
+def fit_cascade(
+    points: NDArray, count: int, normals: NDArray | None, expected_count: int | None
+) -> Fit:
+    """Fit a cascade to the first `count` of some points, and normals like those to come."""
+    rng = np.random.default_rng(0)
+    picked = np.sort(rng.choice(count, min(count, SAMPLE), replace=False))
+    sample, d = points[picked], points.shape[1]
+    basis = fit_basis(sample, normals, REACH)
+    u, lengths = transformed(basis, sample)
+    u = u[lengths <= basis.reach]
+    share = USUAL_SHARE if expected_count is None else min(1.0, expected_count / max(1, count))
+    asked = rng.standard_normal((DIRECTIONS, d))
+    if normals is not None and len(normals):
+        asked = normals[rng.permutation(len(normals))[:DIRECTIONS]]
+        with np.errstate(all="ignore"):
+            asked = asked / np.abs(asked).max(axis=1, keepdims=True)
+    asked = asked[np.isfinite(asked).all(axis=1)]
+    shape, passed, still_open, cost = Shape(d, False, False), 1.0, 1.0, 1.0 + 0.1 * d
+    if len(u) >= TILE and len(asked):
+        with np.errstate(all="ignore"):
+            trial = _try_out(basis, u, asked, share)
+            if np.isfinite(trial.scores).all():
+                shape, passed, still_open, cost = _choose(trial, points.itemsize, share)
+    most = MOST_NIBBLE if shape.nibbles else MOST_BYTE
+    steps = fit_steps(u[:, : shape.p], most)
+    row_steps = fit_steps(u, MOST_BYTE)
+    off = np.linalg.norm(rounded(u[:, : shape.p], steps)[1], axis=1) * 1.001
+    row_off = np.linalg.norm(rounded(u, row_steps)[1], axis=1)
+    return Fit(
+        shape,
+        basis,
+        steps,
+        fit_ladder(off + 1e-4 * np.sqrt(shape.p), most),
+        fit_ladder(np.linalg.norm(u[:, shape.p :], axis=1) * 1.0001 + 1e-18, most),
+        row_steps,
+        _most_residual(row_off, d),
+        passed,
+        still_open,
+        cost,
+    )
+
+
+def _most_residual(residuals: NDArray, d: int) -> float:
+    """Bound on row residuals that nearly all points keep."""
+    return float(ROOM * residuals.max(initial=0.0) + 2e-4 * np.sqrt(d))
+
+
+def encode_all(
+    points: NDArray, count: int, fit: Fit
+) -> tuple[NDArray, float, Basis, Leading, Rows]:
+    """Codes of the first `count` of some points (slots, d): the last fields of a cascade."""
+    slots, d = points.shape
+    shape, tiles = fit.shape, slots // TILE
+    row_bytes = leading_width(d, shape.p, shape.nibbles) // 4
+    codes = np.zeros((tiles, row_bytes, ROW), np.uint8)
+    row_codes = np.zeros((slots if shape.rows else 0, d), np.uint8)
+    always = np.zeros(tiles, np.uint64)
+    leading = Leading(codes, fit.steps, fit.residual, fit.rest, 0.0, shape.nibbles)
+    rows = Rows(row_codes, fit.row_steps, fit.row_residual)
+    step = max(1, CHUNK // (d * TILE)) * TILE
+
+    def part(first: int) -> float:
+        u, lengths = transformed(fit.basis, points[first : min(first + step, count)])
+        return encode(u, lengths, fit.basis.reach, first, leading, rows, always)
+
+    spreads = parallel.run([lambda first=first: part(first) for first in range(0, count, step)])
+    leading = leading._replace(codes=frozen(codes), spread=max(spreads, default=0.0))
+    rows = rows._replace(codes=frozen(row_codes))
+    return frozen(always), _reach(fit.basis), fit.basis, leading, rows
+
+
+def _reach(basis: Basis) -> float:
+    """Upper bound on the norm of points with ||S (x - m)|| within the basis's reach."""
+    with np.errstate(over="ignore"):
+        out = basis.reach / basis.scale.min(initial=1.0)
+        return float((np.linalg.norm(basis.centre) + out) * (1.0 + 1e-6))

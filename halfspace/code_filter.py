@@ -1,0 +1,187 @@
+"""Certified filters on codes: what a half-space asks of them, so that no point is lost.
+
+With the notation of `basis.py` and `codes.py`, a_j = w'_j step_j, and L = <w, m> + Σ w'_j low_j,
+
+    <w, x> = L + Σ_{j<=p} a_j (c_j + ρ_j) + <w'_rest, u_rest> + e,   |e| as in `Basis`.
+
+*Leading codes.* The weights become signed bytes k_j, a_j = g k_j + δ_j, so that
+
+    Σ a_j c_j <= g Σ k_j c_j + Σ δ_j middle_j + ||δ|| spread,
+
+and with the ladders' codes r (of ||ρ||) and s (of ||u_rest||), k_r = ⌈||a|| step_r / g⌉ and k_s
+alike,
+
+    <w, x> <= constant + g (Σ k_j c_j + k_r r + k_s s),
+    constant = L + Σ δ_j middle_j + ||δ|| spread + ||a|| first_r + ||w'_rest|| first_s + |e|.
+
+So a point is outside {<w, x> >= b} where its integer product is below ⌈(b - constant) / g⌉.
+
+*Row codes.* All coordinates, weights a_j in float32:
+
+    |<w, x> - L - fl(Σ a_j c_j)| <= ||a|| residual + γ_{d+4}(2^-24) 255 Σ |a_j| + |e|.
+
+Constants are float64; sums of at most 4 d + 64 terms of which are off by γ times the sum of their
+magnitudes, which is added (`slack`), as is what under- and overflow may do. Where anything is not
+finite, nothing is settled.
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from .integer_dot import MOST_QUERY
+from .jit import REASSOCIATED, part
+from .query import gamma
+
+_LEAST, _MOST = -(2**31), 2**31 - 1
+_UNIT, _SINGLE = 2.0**-53, 2.0**-24
+
+
+class Aim(NamedTuple):
+    """A normal in the terms of the filters, but for the arrays `aim` fills."""
+
+    constant: float  # upper bound where the integer product is zero
+    unit: float  # g
+    centre: float  # L of the row codes
+    error: float  # of an estimate by row codes
+
+
+@part
+def _project(basis, normal, factors, scaled, projected):
+    """Fill S^-1 w and w'; <w, m>, the sum of its terms' magnitudes, and ||S^-1 w||."""
+    d = scaled.size
+    base, size, squares = 0.0, 0.0, 0.0
+    projected[:] = 0.0
+    for i in range(d):
+        weight = normal[i] * factors[0] * factors[1]
+        base += weight * basis.centre[i]
+        size += abs(weight * basis.centre[i])
+        weight /= basis.scale[i]
+        scaled[i] = weight
+        squares += weight * weight
+        for j in range(d):
+            projected[j] += basis.inverse[i, j] * weight
+    return base, size, math.sqrt(squares) * (1.0 + 1e-6)
+
+
+@part
+def _slack(d, size, reach):
+    """What rounding may do to a constant whose terms' magnitudes add up to `size`."""
+    return gamma(4 * d + 64, _UNIT) * size + d * 2.0**-1040 * (1.0 + reach) + 2.0**-1000
+
+
+@part
+def _aim_leading(leading, projected, base, size, lost, weights, query):
+    """Fill the signed bytes of a query; constant, the sum of magnitudes behind it, and g."""
+    steps, d, p = leading.steps, projected.size, leading.steps.low.size
+    largest, squares, rest = 0.0, 0.0, 0.0
+    for j in range(p):
+        weights[j] = projected[j] * steps.step[j]
+        largest = max(largest, abs(weights[j]))
+        squares += weights[j] * weights[j]
+        base += projected[j] * steps.low[j]
+        size += abs(projected[j] * steps.low[j])
+    for j in range(p, d):
+        rest += projected[j] * projected[j]
+    norm, rest = math.sqrt(squares) * (1.0 + 1e-6), math.sqrt(rest) * (1.0 + 1e-6)
+    by_residual, by_rest = norm * leading.residual.step, rest * leading.rest.step
+    unit = max(max(largest, by_residual), by_rest) / MOST_QUERY * (1.0 + 1e-6)
+    if not 1e-290 < unit < 1e290:
+        return np.inf, 0.0, 1.0
+    off = 0.0
+    for j in range(p):
+        code = np.rint(weights[j] / unit)
+        query[j] = np.int8(code)
+        left = weights[j] - unit * code
+        off += left * left
+        base += left * steps.middle[j]
+        size += abs(weights[j] * steps.middle[j])
+    query[p] = np.int8(min(np.ceil(by_residual / unit), 127.0))
+    base += norm * leading.residual.first + math.sqrt(off) * (1.0 + 1e-6) * leading.spread + lost
+    size += norm * (leading.residual.first + leading.spread) + lost
+    if p < d:
+        query[p + 1] = np.int8(min(np.ceil(by_rest / unit), 127.0))
+        base += rest * leading.rest.first
+        size += rest * leading.rest.first
+    return base, size, unit
+
+
+@part
+def _aim_rows(rows, projected, base, size, lost, weights):
+    """Fill the float32 weights of row codes; L, the sum of its magnitudes, and the error."""
+    steps, total, squares = rows.steps, 0.0, 0.0
+    for j in range(projected.size):
+        weight = projected[j] * steps.step[j]
+        weights[j] = weight
+        total += abs(weight)
+        squares += weight * weight
+        base += projected[j] * steps.low[j]
+        size += abs(projected[j] * steps.low[j])
+    error = math.sqrt(squares) * (1.0 + 1e-6) * rows.residual + lost
+    error += gamma(projected.size, _SINGLE) * steps.most * total + projected.size * 2.0**-110
+    # Beyond this a sum may overflow float32.
+    return base, size, error if steps.most * total < 1e30 else np.inf
+
+
+@part
+def aim(basis, leading, rows, normal, query, reach, scratch, leading_weights, row_weights):
+    """A half-space's normal in the terms of both filters, in the scale of `query`.
+
+    Parameters
+    ----------
+    basis, leading, rows : Basis, Leading, Rows
+    normal : float64 array, shape (d,)
+    query : Halfspace
+        As `prepare` made it.
+    reach : float
+        Upper bound on the norm of points that filters are asked about.
+    scratch : float64 array, shape (3, d)
+    leading_weights : int8 array
+        Filled; zeros from p + 2 on.
+    row_weights : float32 array, shape (d,)
+        Filled where there are row codes.
+    """
+    scaled, projected, weights = scratch[0], scratch[1], scratch[2]
+    base, size, norm = _project(basis, normal, query.factors, scaled, projected)
+    lost = norm * basis.inverse_error
+    for j in range(projected.size):
+        lost += abs(projected[j]) * basis.errors[j]
+    lost *= 1.0 + 1e-6
+    constant, terms, unit = _aim_leading(
+        leading, projected, base, size, lost, weights, leading_weights
+    )
+    constant += _slack(projected.size, terms, reach)
+    centre, error = 0.0, np.inf
+    if rows.codes.shape[0]:
+        centre, terms, error = _aim_rows(rows, projected, base, size, lost, row_weights)
+        error += _slack(projected.size, terms, reach)
+    return Aim(constant, unit, centre, error)
+
+
+@part
+def bar_of(aim, level):
+    """Least integer product of a point that may score `level` or more, clamped to 32 bits."""
+    bar = (level - aim.constant) / aim.unit
+    bar -= abs(bar) * 2.0**-50
+    if not bar > _LEAST:
+        return np.int32(_LEAST)
+    return np.int32(math.ceil(min(bar, np.float64(_MOST))))
+
+
+@part(flags=REASSOCIATED, inline=True)
+def row_product(codes, slot, weights, q):
+    """Product of a point's row codes and the weights of query q."""
+    total = np.float32(0.0)
+    for j in range(codes.shape[1]):
+        total += np.float32(codes[slot, j]) * weights[q, j]
+    return np.float64(total)
+
+
+@part(flags=REASSOCIATED, inline=True)
+def row_score(points, slot, normals, q):
+    """Score of a point, in the floats of the points, for the normal of query q."""
+    total = points.dtype.type(0.0)
+    for j in range(points.shape[1]):
+        total += points[slot, j] * normals[q, j]
+    return np.float64(total)

@@ -1,0 +1,204 @@
+"""Points as small integers: what a coordinate is rounded to, and how far off each point may be.
+
+Coordinate j of a transformed point is u_j = low_j + step_j (c_j + ρ_j) with a code c_j, 0 … 15 or
+0 … 255, and a residual ρ_j, at most 1/2 in magnitude where no code was clamped. For weights a_j the
+residuals then cost |Σ a_j ρ_j| <= ||a|| ||ρ||, and codes keep bounds on ||ρ||.
+
+Two sets of codes are made of the same points. *Leading* codes hold the first p coordinates, in
+tiles that `integer_dot` reads; behind them stand ||ρ|| and the norm of all coordinates that were
+left out, both rounded up to steps of their own, so that an upper bound on an inner product is an
+inner product of codes. *Row* codes hold all coordinates of one point side by side, a byte each.
+
+A point that a bound does not hold for (out of the basis's reach, or with a residual beyond the
+last step) is marked in `always`, and no filter is asked about it.
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .integer_dot import MOST_BYTE
+from .jit import REASSOCIATED, kernel, part
+from .tiles import TILE, frozen
+
+SHRINKS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4)
+"""Parts of the range of a sample that codes may cover."""
+
+BYTE_ROOM = 1.3
+"""What the range of a sample is stretched by for codes of a byte: few points are to be clamped."""
+
+ROOM = 1.05
+"""What bounds taken from a sample are stretched by."""
+
+_ONE = np.uint64(1)
+
+
+class Steps(NamedTuple):
+    """How coordinates are rounded."""
+
+    low: np.ndarray  # (p,) float32
+    step: np.ndarray  # (p,) float32
+    inverse: np.ndarray  # (p,) float32, of the step
+    middle: np.ndarray  # (p,) float32, mean code
+    most: int  # largest code
+
+
+class Ladder(NamedTuple):
+    """A number rounded up to a step: first + code * step, code <= most."""
+
+    first: float
+    step: float
+    most: int
+
+
+class Leading(NamedTuple):
+    """Codes of the first p coordinates, in tiles."""
+
+    codes: np.ndarray  # (tiles, rows, 256) uint8
+    steps: Steps
+    residual: Ladder  # of ||ρ||, coordinate p of the codes
+    rest: Ladder  # of the norm of what is left out, coordinate p + 1 where anything is
+    spread: float  # bound on ||c - middle||
+    nibbles: bool
+
+
+class Rows(NamedTuple):
+    """Codes of all coordinates, row by row; no rows where they would tell nothing more."""
+
+    codes: np.ndarray  # (slots, d) uint8
+    steps: Steps
+    residual: float  # bound on ||ρ||
+
+
+def leading_width(d: int, p: int, nibbles: bool) -> int:
+    """Bytes that leading codes take for each point."""
+    coordinates = p + 1 + (p < d)
+    return 4 * -(-coordinates // 8) if nibbles else 4 * -(-coordinates // 4)
+
+
+def fit_steps(sample: NDArray, most: int) -> Steps:
+    """Steps for coordinates like those of a sample (s, p): the least mean square residuals."""
+    low, high = (
+        (sample.min(axis=0), sample.max(axis=0)) if len(sample) else np.zeros((2, sample.shape[1]))
+    )
+    middle, half = 0.5 * (low + high), np.maximum(0.5 * (high - low), 0.0)
+    shrinks = SHRINKS if most < MOST_BYTE else (BYTE_ROOM,)
+    losses, steps = [], []
+    for shrink in shrinks:
+        step = 2.0 * half * shrink / most
+        step = np.maximum(step, 1e-7 * step.max(initial=0.0)) + 1e-25
+        start = middle - 0.5 * most * step
+        codes = np.clip(np.rint((sample - start) / step), 0, most)
+        losses.append(np.square(sample - start - codes * step).sum(axis=0))
+        steps.append(step)
+    best = np.argmin(losses, axis=0)
+    step = np.take_along_axis(np.array(steps), best[None], axis=0)[0].astype(np.float32)
+    start = (middle - 0.5 * most * step).astype(np.float32)
+    mean = np.clip(np.rint((sample - start) / step), 0, most).mean(axis=0) if len(sample) else start
+    return Steps(
+        frozen(start),
+        frozen(step),
+        frozen((1.0 / step.astype(np.float64)).astype(np.float32)),
+        frozen(np.asarray(mean, np.float32)),
+        most,
+    )
+
+
+def rounded(sample: NDArray, steps: Steps) -> tuple[NDArray, NDArray]:
+    """Codes and residuals of a sample (s, p), both float32."""
+    exact = (sample - steps.low) * steps.inverse
+    codes = np.clip(np.rint(exact), 0, steps.most)
+    return codes, exact - codes
+
+
+def fit_ladder(values: NDArray, most: int) -> Ladder:
+    """Steps for non-negative numbers like those of a sample, and a little beyond them."""
+    if not len(values):
+        return Ladder(0.0, 1.0, most)
+    first, last = values.min() / ROOM, values.max() * ROOM
+    return Ladder(float(first), float(max((last - first) / most, 1e-6 * last, 1e-25)), most)
+
+
+@part
+def _climb(ladder, value):
+    """Code of the step at or above a value; -1 where there is none."""
+    code = np.ceil(max(0.0, (value - ladder.first) / ladder.step * (1.0 + 1e-6)))
+    return np.int64(code) if code <= ladder.most else np.int64(-1)
+
+
+@part
+def _put(codes, nibbles, t, lane, j, code):
+    """Write coordinate j of a lane of a tile; nibbles start out as zeros."""
+    if not nibbles:
+        codes[t, j // 4, 4 * lane + j % 4] = code
+    elif (j // 4) % 2:
+        codes[t, j // 8, 4 * lane + j % 4] |= np.uint8(code << 4)
+    else:
+        codes[t, j // 8, 4 * lane + j % 4] |= np.uint8(code)
+
+
+@part(flags=REASSOCIATED)
+def _round(points, i, steps, codes):
+    """Round the first coordinates of row i; bounds on the residual's norm and the codes' spread."""
+    low, inverse, middle = steps.low, steps.inverse, steps.middle
+    most = np.float32(steps.most)
+    off, wide = np.float32(0.0), np.float32(0.0)
+    for j in range(codes.size):
+        exact = (points[i, j] - low[j]) * inverse[j]
+        code = min(max(np.floor(exact + np.float32(0.5)), np.float32(0.0)), most)
+        residual, from_middle = exact - code, code - middle[j]
+        off += residual * residual
+        wide += from_middle * from_middle
+        codes[j] = code
+    # `exact` is off by 4 * 2^-24 of itself, which is at most the largest code and the residual.
+    extra = math.sqrt(codes.size) * 1e-4
+    return math.sqrt(off) * 1.001 + extra, math.sqrt(wide) * 1.001 + extra
+
+
+@part(flags=REASSOCIATED)
+def _norm_from(points, i, p):
+    total = np.float32(0.0)
+    for j in range(p, points.shape[1]):
+        total += points[i, j] * points[i, j]
+    return math.sqrt(np.float64(total)) * 1.0001 + 1e-18
+
+
+@kernel
+def encode(points, lengths, reach, first, leading, rows, always):
+    """Write the codes of transformed points (n, d), float32, into slots from `first` on.
+
+    `lengths` are those that the basis's reach is compared with. Returns the largest spread of
+    leading codes among points that are not marked in `always`.
+    """
+    p, d, most_spread = leading.steps.low.size, points.shape[1], 0.0
+    some, every = np.empty(p, np.float32), np.empty(d, np.float32)
+    codes, nibbles = leading.codes, leading.nibbles
+    for i in range(points.shape[0]):
+        slot = first + i
+        t, lane = slot // TILE, slot % TILE
+        if not lengths[i] <= reach:
+            always[t] |= _ONE << np.uint64(lane)
+            continue
+        residual, spread = _round(points, i, leading.steps, some)
+        residual_code, rest_code = _climb(leading.residual, residual), np.int64(0)
+        if p < d:
+            rest_code = _climb(leading.rest, _norm_from(points, i, p))
+        fits = residual_code >= 0 and rest_code >= 0
+        if rows.codes.shape[0]:
+            off, _ = _round(points, i, rows.steps, every)
+            fits &= off <= rows.residual
+        if not fits:
+            always[t] |= _ONE << np.uint64(lane)
+            continue
+        most_spread = max(most_spread, spread)
+        for j in range(p):
+            _put(codes, nibbles, t, lane, j, np.int64(some[j]))
+        _put(codes, nibbles, t, lane, p, residual_code)
+        if p < d:
+            _put(codes, nibbles, t, lane, p + 1, rest_code)
+        if rows.codes.shape[0]:
+            for j in range(d):
+                rows.codes[slot, j] = np.uint8(every[j])
+    return most_spread
