@@ -33,6 +33,7 @@ from .integer_dot import BLOCK, survivors
 from .jit import kernel, part
 from .polytope import cover_polytopes_scan
 from .predicate import LIMBS, exact_sign
+from .prefetch import prefetch_row
 from .query import ALL, NONE, REGULAR, gamma, prepare, rescaled, settled_range
 from .quickselect import select
 from .ranking import Best, offer, sort_best
@@ -49,6 +50,9 @@ from .tiles import (
 
 GROUP = 64
 """Queries that share a tile while it is in cache."""
+
+WAITING = 32
+"""Tiles that wait for their points to come from memory."""
 
 _ONE = np.uint64(1)
 _LEAST, _MOST = -(2**31), 2**31 - 1
@@ -142,7 +146,7 @@ def _by_points(points, t, lanes, narrow, q, low, high):
     return inside, lanes
 
 
-@part
+@part(inline=True)
 def _exactly(points, t, lanes, normal, query, limbs):
     """Lanes of tile t inside the half-space, by the exact predicate."""
     inside = np.uint64(0)
@@ -156,61 +160,144 @@ def _exactly(points, t, lanes, normal, query, limbs):
     return inside
 
 
+@part(inline=True)
+def _settle(cascade, targets, normals, t, q, mask, query, limbs):
+    """Lanes of tile t, among those of a mask, that are inside half-space q; exact tests made."""
+    points, row_codes, always = cascade.points, cascade.rows.codes, cascade.always[t]
+    level, centre, error = targets.ranges[q, 0], targets.ranges[q, 2], targets.ranges[q, 3]
+    inside, left, tests = np.uint64(0), mask, 0
+    if row_codes.shape[0]:
+        inside, left = _by_rows(row_codes, t, mask & ~always, targets.rows, q, level, centre, error)
+        left |= mask & always
+    if left:
+        low, high = settled_range(query, level, cascade.tiles.norms[t])
+        more, left = _by_points(points, t, left, targets.narrow, q, low, high)
+        inside |= more
+    if left:
+        tests = popcount(left)
+        inside |= _exactly(points, t, left, normals[q], query, limbs)
+    return inside, tests
+
+
+class Waiting(NamedTuple):
+    """Tiles whose passing lanes were asked for from memory, for the later stages."""
+
+    tiles: np.ndarray  # (WAITING,) int64
+    queries: np.ndarray  # (WAITING,) int64
+    masks: np.ndarray  # (WAITING,) uint64
+
+
+class Found(NamedTuple):
+    """Where covers go, query q's parts from ends[q] on."""
+
+    parts: np.ndarray
+    masks: np.ndarray
+    ends: np.ndarray
+    counts: np.ndarray
+    work: np.ndarray
+
+
+@part
+def _settle_all(
+    cascade, targets, normals, offsets, query, waiting, number, done, first, found, limbs
+):
+    """Put what waits through the later stages; where `first`, a query needs only one point."""
+    count, error = cascade.tiles.ranks.size, gamma(normals.shape[1], query.unit)
+    for i in range(number):
+        t, q, inside = waiting.tiles[i], waiting.queries[i], waiting.masks[i]
+        if done[q]:
+            continue
+        if targets.kinds[q] == REGULAR:
+            level, norm = targets.ranges[q, 0], targets.ranges[q, 1]
+            query = rescaled(query, offsets[q], level, norm, error)
+            inside, tests = _settle(cascade, targets, normals, t, q, inside, query, limbs)
+            found.work[q, 2] += tests
+        if inside:
+            at = found.ends[q]
+            found.parts[at], found.masks[at], found.ends[q] = t, inside, at + 1
+            found.counts[q] += popcount(inside)
+            if first:
+                done[q], found.work[q, 1] = True, min(count, (t + 1) * TILE)
+
+
+@part(inline=True)
+def _ask_for(rows, t, lanes):
+    while lanes:
+        prefetch_row(rows, t * TILE + lowest_lane(lanes))
+        lanes &= lanes - _ONE
+
+
 @kernel
 def cover_cascade(
     cascade, normals, offsets, closed, stop_at_first, indptr, parts, masks, counts, work
 ):
     """Cover up to 64 half-spaces, tile by tile; see `cover.covers` for the arguments."""
-    points, norms, count = cascade.points, cascade.tiles.norms, cascade.tiles.ranks.size
+    points, count, tiles = cascade.points, cascade.tiles.ranks.size, cascade.tiles.norms.size
     codes, nibbles, row_codes = cascade.leading.codes, cascade.leading.nibbles, cascade.rows.codes
-    always, tiles, d = cascade.always, cascade.tiles.norms.size, points.shape[1]
+    always, by_rows = cascade.always, row_codes.shape[0] > 0
     if not tiles:
         return offsets.size
     group = min(GROUP, offsets.size, parts.size // tiles)
     targets = make_targets(cascade, normals, offsets, closed, group)
-    bars, leading, weights, narrow, ranges, kinds = targets
+    bars, leading, done = targets.bars, targets.leading, targets.kinds == NONE
     limbs, passing = np.zeros(LIMBS, np.int64), np.empty(BLOCK, np.uint64)
-    sums, ends = np.empty(TILE, np.int32), np.arange(group) * tiles
-    done = kinds == NONE
-    query = prepare(normals[0], offsets[0], closed, narrow[0])
-    error, block = gamma(d, query.unit), 1 if group == 1 else BLOCK
+    sums, found = (
+        np.empty(TILE, np.int32),
+        Found(parts, masks, np.arange(group) * tiles, counts, work),
+    )
+    waiting = Waiting(
+        np.empty(WAITING, np.int64), np.empty(WAITING, np.int64), np.empty(WAITING, np.uint64)
+    )
+    query = prepare(normals[0], offsets[0], closed, targets.narrow[0])
+    block, number = 1 if group == 1 else BLOCK, 0
     for t in range(tiles):
         used = used_lanes(count, t)
-        for first in range(0, group, block):
-            survivors(codes, t, leading, first, block, bars, nibbles, sums, passing)
-            for q in range(first, min(first + block, group)):
-                mask = (passing[q - first] | always[t]) & used
+        for start in range(0, group, block):
+            survivors(codes, t, leading, start, block, bars, nibbles, sums, passing)
+            for q in range(start, min(start + block, group)):
+                mask = (passing[q - start] | always[t]) & used
                 if not mask or done[q]:
                     continue
-                inside, level = mask, ranges[q, 0]
-                if kinds[q] == REGULAR:
-                    inside, left = np.uint64(0), mask
-                    if row_codes.shape[0]:
-                        left &= ~always[t]
-                        inside, left = _by_rows(
-                            row_codes, t, left, weights, q, level, ranges[q, 2], ranges[q, 3]
-                        )
-                        left |= mask & always[t]
-                    if left:
-                        query = rescaled(query, offsets[q], level, ranges[q, 1], error)
-                        low, high = settled_range(query, level, norms[t])
-                        more, left = _by_points(points, t, left, narrow, q, low, high)
-                        inside |= more
-                    if left:
-                        work[q, 2] += popcount(left)
-                        inside |= _exactly(points, t, left, normals[q], query, limbs)
-                if inside:
-                    parts[ends[q]], masks[ends[q]] = t, inside
-                    counts[q] += popcount(inside)
-                    ends[q] += 1
-                    if stop_at_first:
-                        done[q], work[q, 1] = True, min(count, (t + 1) * TILE)
+                if by_rows:
+                    _ask_for(row_codes, t, mask)
+                else:
+                    _ask_for(points, t, mask)
+                waiting.tiles[number], waiting.queries[number], waiting.masks[number] = t, q, mask
+                number += 1
+                if number == WAITING:
+                    _settle_all(
+                        cascade,
+                        targets,
+                        normals,
+                        offsets,
+                        query,
+                        waiting,
+                        number,
+                        done,
+                        stop_at_first,
+                        found,
+                        limbs,
+                    )
+                    number = 0
+    _settle_all(
+        cascade,
+        targets,
+        normals,
+        offsets,
+        query,
+        waiting,
+        number,
+        done,
+        stop_at_first,
+        found,
+        limbs,
+    )
     # Each query wrote where it could not run into the next; now they move together.
     at = 0
     for q in range(group):
-        if kinds[q] == REGULAR and not done[q]:
+        if targets.kinds[q] == REGULAR and not done[q]:
             work[q, 1] = count
-        for s in range(q * tiles, ends[q]):
+        for s in range(q * tiles, found.ends[q]):
             parts[at], masks[at] = parts[s], masks[s]
             at += 1
         indptr[q + 1] = at

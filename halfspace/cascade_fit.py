@@ -27,8 +27,8 @@ from .codes import (
 from .integer_dot import MOST_BYTE, MOST_NIBBLE, MOST_QUERY, ROW
 from .tiles import TILE, frozen
 
-SAMPLE = 8192
-DIRECTIONS = 24
+SAMPLE = 4096
+DIRECTIONS = 16
 
 USUAL_SHARE = 0.001
 """Share of the points a report is expected to hold where nobody says."""

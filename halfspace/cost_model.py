@@ -51,6 +51,24 @@ LIST_COORDINATE = 0.036
 LIST_ID = 1.9
 """ns an id reported from a conflict list that is in order."""
 
+CASCADE_CALL, CASCADE_CALL_ENTRY = 700.0, 0.12
+"""ns a query of a cascade, and for each entry of its basis."""
+
+CODE_POINT, CODE_COORDINATE = 0.05, 0.0046
+"""ns a point whose leading codes are read, shared by a batch, and for each coordinate."""
+
+PASSED_POINT, PASSED_COORDINATE = 40.0, 0.06
+"""ns a point that passes, and for each coordinate."""
+
+OPEN_POINT, OPEN_COORDINATE = 40.0, 0.25
+"""ns a point whose floats are read, and for each coordinate."""
+
+CASCADE_BUILD, CASCADE_BUILD_COORDINATE = 150.0, 17.0
+"""ns a point to build a cascade, and for each of its coordinates."""
+
+CASCADE_FIT, CASCADE_FIT_COORDINATE = 1e7, 7e5
+"""ns to fit a cascade to samples, and for each of their coordinates."""
+
 SCAN_BUILD, SCAN_BUILD_COORDINATE = 70.0, 3.5
 """ns a point to build a scan, and for each of its coordinates."""
 
@@ -172,6 +190,15 @@ def cuttings_query(load: Load, cones: float, visits: Visits) -> float:
     return CUTTINGS_CALL + listed + visits.nodes * node_ns(load.d)
 
 
+def cascade_query(load: Load, p: int, passed: float, still_open: float) -> float:
+    """Nanoseconds a query of a cascade of p leading coordinates; shares that pass its stages."""
+    point = CODE_POINT + CODE_COORDINATE * (p + 2)
+    point += passed * (PASSED_POINT + PASSED_COORDINATE * load.d)
+    point += still_open * (OPEN_POINT + OPEN_COORDINATE * load.d)
+    call = CASCADE_CALL + CASCADE_CALL_ENTRY * load.d**2
+    return call + load.n * point + SCAN_ID * load.count
+
+
 def scan_build(load: Load) -> float:
     """Nanoseconds to build a scan."""
     return load.n * (SCAN_BUILD + SCAN_BUILD_COORDINATE * load.d)
@@ -204,6 +231,12 @@ def cuttings_build(load: Load, levels: int, cones: float, entries: float) -> flo
     )
 
 
+def cascade_build(load: Load) -> float:
+    """Nanoseconds to build a cascade."""
+    fit = CASCADE_FIT + CASCADE_FIT_COORDINATE * load.d
+    return fit + load.n * (CASCADE_BUILD + CASCADE_BUILD_COORDINATE * load.d)
+
+
 def _doublings(n: int) -> float:
     return math.log2(max(n, FEW) / FEW)
 
@@ -212,6 +245,13 @@ def scan_bytes(load: Load) -> int:
     """Bytes of a scan."""
     tiles = -(-load.n // TILE)
     return tiles * (TILE * load.point_bytes + 8) + 4 * load.n
+
+
+def cascade_bytes(load: Load, width: int, rows: bool) -> int:
+    """Bytes of a cascade whose leading codes take so many a point."""
+    tiles = -(-load.n // TILE)
+    basis = 12 * load.d**2 + 60 * load.d
+    return scan_bytes(load) + tiles * (8 + TILE * (width + rows * load.d)) + basis
 
 
 def tree_bytes(load: Load) -> int:

@@ -18,6 +18,8 @@ from typing import NamedTuple
 import numpy as np
 
 from . import cost_model
+from .cascade_fit import fit_cascade
+from .codes import leading_width
 from .cost_model import Crossing, Load, Visits
 from .cuttings import Cuttings
 from .index import Index
@@ -280,3 +282,20 @@ def shallow_cuttings(load: Load, sample: Sample, size: int, limits: Limits) -> F
             visits = visits._replace(points=NUMBERED * visits.points)
         query = min(query, cost_model.cuttings_query(load, walked, visits))
     return Forecast(build, query, nbytes)
+
+
+def least_cascade(load: Load) -> Forecast:
+    """What a cascade costs at least, whatever the points."""
+    query = cost_model.cascade_query(load, 1, load.count / load.n, 0.0)
+    nbytes = cost_model.cascade_bytes(load, leading_width(load.d, 1, True), True)
+    return Forecast(cost_model.cascade_build(load), query, nbytes)
+
+
+def cascade(load: Load, sample: Sample, size: int, limits: Limits) -> Forecast:
+    """Forecast of a cascade: what is fitted to a sample would do to all points."""
+    count = max(1, round(load.count * size / load.n))
+    fit = fit_cascade(sample.first(size), size, sample.told, count)
+    p, nibbles, rows = fit.shape
+    query = cost_model.cascade_query(load, p, fit.passed, fit.open)
+    nbytes = cost_model.cascade_bytes(load, leading_width(load.d, p, nibbles), rows)
+    return Forecast(cost_model.cascade_build(load), query, nbytes)

@@ -200,8 +200,8 @@ def plan(
     memory : int, optional
         Bytes the index may take.
     candidates : sequence of str, optional
-        Names to choose among, of "scan", "kd_tree", "partition_tree", "shallow_cuttings". A scan
-        is always one of them.
+        Names to choose among, of "scan", "kd_tree", "partition_tree", "shallow_cuttings",
+        "cascade". A scan is always one of them.
 
     Returns
     -------
@@ -296,16 +296,17 @@ def build(
     ----------
     points : array_like, shape (n, d)
         Finite; float32 or float64, narrower floats and integers are widened without loss.
-    structure : {"auto", "scan", "kd_tree", "partition_tree", "shallow_cuttings"}, optional
-        Upper or lower case, with or without underscores. "auto" takes what `planner.plan` chooses
-        from the points and what follows.
+    structure : str, optional
+        "auto", "scan", "kd_tree", "partition_tree", "shallow_cuttings" or "cascade", in upper or
+        lower case, with or without underscores. "auto" takes what `planner.plan` chooses from the
+        points and what follows.
     ids : array_like of int, shape (n,), optional
         Distinct 64-bit ids; 0 … n-1 if not given.
     weights : array_like, shape (n,) or (n, w), optional
         Finite weights for `Index.sum`.
     queries : array_like, shape (m, d), optional
-        Normals like those to come: structures are tried on them, and a partition tree is made for
-        them.
+        Normals like those to come: structures are tried on them, and a partition tree or a cascade
+        is made for them.
     expected_count : int, optional
         Points a report is expected to hold; 1 % of them if not given.
     expected_queries : int, optional

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from . import forecast
+from .cascade import Cascade
 from .cost_model import Load
 from .forecast import Forecast, Limits, Sample
 from .index import Index
@@ -51,6 +52,14 @@ STRUCTURES = {
         sampled=forecast.shallow_cuttings,
         sampling=850.0,
         margin=1.1,
+    ),
+    "cascade": Structure(
+        Cascade,
+        options=("queries", "expected_count"),
+        least=forecast.least_cascade,
+        sampled=forecast.cascade,
+        sampling=280.0,
+        margin=1.05,
     ),
 }
 """Candidates, in the order in which they are tried."""

@@ -81,7 +81,7 @@ def make_rows(points: np.ndarray, order: np.ndarray) -> np.ndarray:
     """Lay `points` (n, d) out row by row, with zeros up to a whole number of tiles."""
     n, d = points.shape
     rows = np.zeros((-(-n // TILE) * TILE, d), points.dtype)
-    rows[:n] = points[order]
+    np.take(points, order, axis=0, out=rows[:n], mode="clip")
     return frozen(rows)
 
 

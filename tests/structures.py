@@ -33,6 +33,7 @@ STRUCTURES = {
     "KDTree": Structure(halfspace.KDTree, range(1, 257)),
     "PartitionTree": Structure(halfspace.PartitionTree, range(1, 257)),
     "ShallowCuttings": Structure(halfspace.ShallowCuttings, range(1, 7)),
+    "Cascade": Structure(halfspace.Cascade, range(1, 257)),
 }
 if JIT:  # interpreted, building so many levels takes too long to be done by every test
     STRUCTURES["fine_cuttings"] = Structure(fine_cuttings, range(1, 7))
