@@ -51,8 +51,11 @@ from .tiles import (
 GROUP = 64
 """Queries that share a tile while it is in cache."""
 
-WAITING = 32
-"""Tiles that wait for their points to come from memory."""
+WAITING = GROUP + 32
+"""Tiles that wait for their points to come from memory: what all queries may add, and some."""
+
+LEAST_ROOM = 256
+"""Candidates for the k best that there is room for, at least."""
 
 _ONE = np.uint64(1)
 _LEAST, _MOST = -(2**31), 2**31 - 1
@@ -160,31 +163,24 @@ def _exactly(points, t, lanes, normal, query, limbs):
     return inside
 
 
-@part(inline=True)
-def _settle(cascade, targets, normals, t, q, mask, query, limbs):
-    """Lanes of tile t, among those of a mask, that are inside half-space q; exact tests made."""
-    points, row_codes, always = cascade.points, cascade.rows.codes, cascade.always[t]
-    level, centre, error = targets.ranges[q, 0], targets.ranges[q, 2], targets.ranges[q, 3]
-    inside, left, tests = np.uint64(0), mask, 0
-    if row_codes.shape[0]:
-        inside, left = _by_rows(row_codes, t, mask & ~always, targets.rows, q, level, centre, error)
-        left |= mask & always
-    if left:
-        low, high = settled_range(query, level, cascade.tiles.norms[t])
-        more, left = _by_points(points, t, left, targets.narrow, q, low, high)
-        inside |= more
-    if left:
-        tests = popcount(left)
-        inside |= _exactly(points, t, left, normals[q], query, limbs)
-    return inside, tests
-
-
 class Waiting(NamedTuple):
-    """Tiles whose passing lanes were asked for from memory, for the later stages."""
+    """Tiles some lanes of which passed; their rows were asked for from memory."""
 
     tiles: np.ndarray  # (WAITING,) int64
     queries: np.ndarray  # (WAITING,) int64
-    masks: np.ndarray  # (WAITING,) uint64
+    lanes: np.ndarray  # (WAITING,) uint64, still open
+    inside: np.ndarray  # (WAITING,) uint64, settled
+
+
+@kernel
+def make_waiting():
+    """Room for tiles to wait in."""
+    return Waiting(
+        np.empty(WAITING, np.int64),
+        np.empty(WAITING, np.int64),
+        np.empty(WAITING, np.uint64),
+        np.empty(WAITING, np.uint64),
+    )
 
 
 class Found(NamedTuple):
@@ -197,34 +193,71 @@ class Found(NamedTuple):
     work: np.ndarray
 
 
-@part
-def _settle_all(
-    cascade, targets, normals, offsets, query, waiting, number, done, first, found, limbs
-):
-    """Put what waits through the later stages; where `first`, a query needs only one point."""
-    count, error = cascade.tiles.ranks.size, gamma(normals.shape[1], query.unit)
-    for i in range(number):
-        t, q, inside = waiting.tiles[i], waiting.queries[i], waiting.masks[i]
-        if done[q]:
-            continue
-        if targets.kinds[q] == REGULAR:
-            level, norm = targets.ranges[q, 0], targets.ranges[q, 1]
-            query = rescaled(query, offsets[q], level, norm, error)
-            inside, tests = _settle(cascade, targets, normals, t, q, inside, query, limbs)
-            found.work[q, 2] += tests
-        if inside:
-            at = found.ends[q]
-            found.parts[at], found.masks[at], found.ends[q] = t, inside, at + 1
-            found.counts[q] += popcount(inside)
-            if first:
-                done[q], found.work[q, 1] = True, min(count, (t + 1) * TILE)
-
-
 @part(inline=True)
 def _ask_for(rows, t, lanes):
     while lanes:
         prefetch_row(rows, t * TILE + lowest_lane(lanes))
         lanes &= lanes - _ONE
+
+
+@part
+def _settle_by_rows(codes, points, always, targets, waiting, number):
+    """Settle what waits by row codes, and ask for the points of what stays open."""
+    for i in range(number):
+        t, q, lanes = waiting.tiles[i], waiting.queries[i], waiting.lanes[i]
+        waiting.inside[i] = np.uint64(0)
+        if targets.kinds[q] == REGULAR and codes.shape[0]:
+            level, centre, error = targets.ranges[q, 0], targets.ranges[q, 2], targets.ranges[q, 3]
+            waiting.inside[i], left = _by_rows(
+                codes, t, lanes & ~always[t], targets.rows, q, level, centre, error
+            )
+            waiting.lanes[i] = left | (lanes & always[t])
+            _ask_for(points, t, waiting.lanes[i])
+
+
+@part
+def _settle_by_points(
+    tiles,
+    points,
+    targets,
+    normals,
+    offsets,
+    query,
+    waiting,
+    number,
+    done,
+    stop_at_first,
+    found,
+    limbs,
+):
+    """Settle all that waits, and add it to the covers."""
+    count, error = tiles.ranks.size, gamma(normals.shape[1], query.unit)
+    for i in range(number):
+        t, q, inside, lanes = (
+            waiting.tiles[i],
+            waiting.queries[i],
+            waiting.inside[i],
+            waiting.lanes[i],
+        )
+        if done[q]:
+            continue
+        if targets.kinds[q] != REGULAR:
+            inside = lanes
+        elif lanes:
+            level, norm = targets.ranges[q, 0], targets.ranges[q, 1]
+            query = rescaled(query, offsets[q], level, norm, error)
+            low, high = settled_range(query, level, tiles.norms[t])
+            more, lanes = _by_points(points, t, lanes, targets.narrow, q, low, high)
+            inside |= more
+            if lanes:
+                found.work[q, 2] += popcount(lanes)
+                inside |= _exactly(points, t, lanes, normals[q], query, limbs)
+        if inside:
+            at = found.ends[q]
+            found.parts[at], found.masks[at], found.ends[q] = t, inside, at + 1
+            found.counts[q] += popcount(inside)
+            if stop_at_first:
+                done[q], found.work[q, 1] = True, min(count, (t + 1) * TILE)
 
 
 @kernel
@@ -245,9 +278,7 @@ def cover_cascade(
         np.empty(TILE, np.int32),
         Found(parts, masks, np.arange(group) * tiles, counts, work),
     )
-    waiting = Waiting(
-        np.empty(WAITING, np.int64), np.empty(WAITING, np.int64), np.empty(WAITING, np.uint64)
-    )
+    waiting = make_waiting()
     query = prepare(normals[0], offsets[0], closed, targets.narrow[0])
     block, number = 1 if group == 1 else BLOCK, 0
     for t in range(tiles):
@@ -262,36 +293,25 @@ def cover_cascade(
                     _ask_for(row_codes, t, mask)
                 else:
                     _ask_for(points, t, mask)
-                waiting.tiles[number], waiting.queries[number], waiting.masks[number] = t, q, mask
+                waiting.tiles[number], waiting.queries[number], waiting.lanes[number] = t, q, mask
                 number += 1
-                if number == WAITING:
-                    _settle_all(
-                        cascade,
-                        targets,
-                        normals,
-                        offsets,
-                        query,
-                        waiting,
-                        number,
-                        done,
-                        stop_at_first,
-                        found,
-                        limbs,
-                    )
-                    number = 0
-    _settle_all(
-        cascade,
-        targets,
-        normals,
-        offsets,
-        query,
-        waiting,
-        number,
-        done,
-        stop_at_first,
-        found,
-        limbs,
-    )
+        if number > WAITING - group or t == tiles - 1:
+            _settle_by_rows(row_codes, points, always, targets, waiting, number)
+            _settle_by_points(
+                cascade.tiles,
+                points,
+                targets,
+                normals,
+                offsets,
+                query,
+                waiting,
+                number,
+                done,
+                stop_at_first,
+                found,
+                limbs,
+            )
+            number = 0
     # Each query wrote where it could not run into the next; now they move together.
     at = 0
     for q in range(group):
@@ -347,8 +367,9 @@ def top_cascade(cascade, normals, slots, scores):
     weights, scratch, bars = np.zeros((1, d), np.float32), np.empty((3, d)), np.empty(1, np.int32)
     sums, passing = np.empty(TILE, np.int32), np.empty(BLOCK, np.uint64)
     errors, filled = np.empty(k), np.zeros(1, np.int64)
-    room = min(count, max(4 * k, 1024))
+    room = min(count, max(2 * k, LEAST_ROOM))
     keys, found = np.empty(room), np.empty(room, np.int32)
+    pending, waiting, by_rows = np.empty(4 * TILE, np.int64), 0, row_codes.shape[0] > 0
     for m in range(slots.shape[0]):
         normal = normals[m]
         query = prepare(normal, 0.0, True, narrow[0])
@@ -365,19 +386,27 @@ def top_cascade(cascade, normals, slots, scores):
         )
         # Candidates are held by their lower bounds; this is how far above them they may be.
         _, high = settled_range(query, 0.0, cascade.reach)
-        error = target.error if row_codes.shape[0] else 2.0 * high
+        error = target.error if by_rows else 2.0 * high
         gap, bar, taken = 2.0 * error * (1.0 + 1e-6), -np.inf, 0
         bars[0] = _LEAST
         for t in range(norms.size):
             survivors(codes, t, leading, 0, 1, bars, nibbles, sums, passing)
             mask = passing[0] & used_lanes(count, t) & ~always[t]
+            if by_rows:
+                _ask_for(row_codes, t, mask)
+            else:
+                _ask_for(points, t, mask)
             while mask:
-                slot = t * TILE + lowest_lane(mask)
+                pending[waiting] = t * TILE + lowest_lane(mask)
+                waiting += 1
                 mask &= mask - _ONE
-                if row_codes.shape[0]:
-                    score = target.centre + row_product(row_codes, slot, weights, 0)
+            if waiting <= pending.size - TILE and t < norms.size - 1:
+                continue
+            for i in range(waiting):
+                if by_rows:
+                    score = target.centre + row_product(row_codes, pending[i], weights, 0)
                 else:
-                    score = row_score(points, slot, narrow, 0)
+                    score = row_score(points, pending[i], narrow, 0)
                 lower = score - error
                 if lower + gap < bar:
                     continue
@@ -386,10 +415,11 @@ def top_cascade(cascade, normals, slots, scores):
                         bar = _raise_bar(keys, found, k)
                         bars[0] = bar_of(target, bar)
                         taken = _drop_below(keys, found, bar - gap)
-                    if 2 * taken > keys.size:
+                    if 4 * taken > 3 * keys.size:
                         keys, found = _twice(keys), _twice(found)
-                keys[taken], found[taken] = -lower if lower == lower else np.inf, slot
+                keys[taken], found[taken] = -lower if lower == lower else np.inf, pending[i]
                 taken += 1
+            waiting = 0
         if taken > k:
             bar = _raise_bar(keys[:taken], found[:taken], k)
         filled[0] = 0
