@@ -14,11 +14,13 @@ from . import parallel
 from .basis import Basis, fit_basis, transformed
 from .codes import (
     ROOM,
+    Heads,
     Ladder,
     Leading,
     Rows,
     Steps,
     encode,
+    encode_heads,
     fit_ladder,
     fit_steps,
     leading_width,
@@ -209,7 +211,7 @@ def _most_residual(residuals: NDArray, d: int) -> float:
 
 def encode_all(
     points: NDArray, count: int, fit: Fit
-) -> tuple[NDArray, float, Basis, Leading, Rows]:
+) -> tuple[NDArray, float, Basis, Leading, Leading, Rows]:
     """Codes of the first `count` of some points (slots, d): the last fields of a cascade."""
     slots, d = points.shape
     shape, tiles = fit.shape, slots // TILE
@@ -219,16 +221,18 @@ def encode_all(
     always = np.zeros(tiles, np.uint64)
     leading = Leading(codes, fit.steps, fit.residual, fit.rest, 0.0, shape.nibbles)
     rows = Rows(row_codes, fit.row_steps, fit.row_residual)
+    heads = Heads(np.empty((tiles, shape.p), np.uint8), np.empty(tiles), np.empty(tiles))
     step = max(1, CHUNK // (d * TILE)) * TILE
 
     def part(first: int) -> float:
         u, lengths = transformed(fit.basis, points[first : min(first + step, count)])
-        return encode(u, lengths, fit.basis.reach, first, leading, rows, always)
+        return encode(u, lengths, fit.basis.reach, first, leading, rows, always, heads)
 
     spreads = parallel.run([lambda first=first: part(first) for first in range(0, count, step)])
     leading = leading._replace(codes=frozen(codes), spread=max(spreads, default=0.0))
     rows = rows._replace(codes=frozen(row_codes))
-    return frozen(always), _reach(fit.basis), fit.basis, leading, rows
+    above = encode_heads(heads, leading, d)
+    return frozen(always), _reach(fit.basis), fit.basis, above, leading, rows
 
 
 def _reach(basis: Basis) -> float:
