@@ -21,7 +21,7 @@ inner products bounded by a norm of what is left out: Teflioudi, Gemulla 2015 (L
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .cascade_fit import encode_all, fit_cascade
+from .cascade_fit import encode_all, fit_cascade, order_of
 from .cascade_stages import CascadeArrays, cover_cascade
 from .cascade_top import top_cascade
 from .index import Index
@@ -87,10 +87,10 @@ class Cascade(Index):
         normals = self._queries
         if normals is not None:
             normals = as_normals(normals, points.shape[1])[0]
-        order = np.argsort(ranks)
+        self._fit = fit_cascade(points, normals, self._expected_count)
+        order = order_of(points, self._fit) if self._fit.opened < 1.0 else np.argsort(ranks)
         rows = make_rows(points, order)
         tiles = tiles_of_rows(rows, ranks[order])
-        self._fit = fit_cascade(rows, len(points), normals, self._expected_count)
         return CascadeArrays(tiles, rows, *encode_all(rows, len(points), self._fit))
 
     def __getstate__(self) -> dict:
