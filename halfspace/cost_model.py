@@ -194,7 +194,7 @@ def cuttings_query(load: Load, cones: float, visits: Visits) -> float:
 
 
 def cascade_query(load: Load, p: float, passed: float, still_open: float) -> float:
-    """Nanoseconds a query of a cascade that reads p coordinates a point; shares that pass stages."""
+    """Nanoseconds a query of a cascade that reads p coordinates; shares that pass its stages."""
     point = CODE_POINT + CODE_COORDINATE * (p + 2)
     point += passed * (PASSED_POINT + PASSED_COORDINATE * load.d)
     point += still_open * (OPEN_POINT + OPEN_COORDINATE * load.d)
