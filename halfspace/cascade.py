@@ -38,6 +38,7 @@ from .query import ALL, NONE, REGULAR, gamma, prepare, rescaled, settled_range
 from .quickselect import select
 from .ranking import Best, offer, sort_best
 from .tiles import (
+    OVERFLOWING,
     TILE,
     Tiles,
     lowest_lane,
@@ -349,6 +350,9 @@ def top_cascade(cascade, normals, slots, scores):
     errors, filled = np.empty(k), np.zeros(1, np.int64)
     room = min(count, max(4 * k, 1024))
     keys, found = np.empty(room), np.empty(room, np.int32)
+    # A score that may overflow the floats it is summed in says nothing.
+    limit = OVERFLOWING[0] if points.itemsize == 4 else OVERFLOWING[1]
+    reach = cascade.reach if cascade.reach * (d + 1) < limit else np.inf
     for m in range(slots.shape[0]):
         normal = normals[m]
         query = prepare(normal, 0.0, True, narrow[0])
@@ -364,7 +368,7 @@ def top_cascade(cascade, normals, slots, scores):
             weights[0],
         )
         # Candidates are held by their lower bounds; this is how far above them they may be.
-        _, high = settled_range(query, 0.0, cascade.reach)
+        _, high = settled_range(query, 0.0, reach)
         error = target.error if row_codes.shape[0] else 2.0 * high
         gap, bar, taken = 2.0 * error * (1.0 + 1e-6), -np.inf, 0
         bars[0] = _LEAST
