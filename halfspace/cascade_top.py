@@ -15,7 +15,7 @@ from .predicate import LIMBS
 from .query import prepare, settled_range
 from .quickselect import select
 from .ranking import Best, offer, sort_best
-from .tiles import TILE, lowest_lane, used_lanes
+from .tiles import OVERFLOWING, TILE, lowest_lane, used_lanes
 
 LEAST_ROOM = 256
 """Candidates for the k best that there is room for, at least."""
@@ -65,6 +65,9 @@ def top_cascade(cascade, normals, slots, scores):
     room = min(count, max(2 * k, LEAST_ROOM))
     keys, found = np.empty(room), np.empty(room, np.int32)
     pending, waiting, opened = np.empty(4 * TILE, np.int64), 0, np.uint64(0)
+    # A score that may overflow the floats it is summed in says nothing.
+    limit = OVERFLOWING[0] if points.itemsize == 4 else OVERFLOWING[1]
+    reach = cascade.reach if cascade.reach * (points.shape[1] + 1) < limit else np.inf
     for m in range(slots.shape[0]):
         normal = normals[m]
         targets = make_targets(cascade, normals[m : m + 1], zero, True, 1)
@@ -72,7 +75,7 @@ def top_cascade(cascade, normals, slots, scores):
         query = prepare(normal, 0.0, True, targets.narrow[0])
         bars[0] = head_bars[0] = LEAST
         # Candidates are held by their lower bounds; this is how far above them they may be.
-        _, high = settled_range(query, 0.0, cascade.reach)
+        _, high = settled_range(query, 0.0, reach)
         centre, error = targets.ranges[0, 2], targets.ranges[0, 3] if by_rows else 2.0 * high
         gap, bar, taken = 2.0 * error * (1.0 + 1e-6), -np.inf, 0
         for t in range(tiles):

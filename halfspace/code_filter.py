@@ -36,10 +36,9 @@ import numpy as np
 
 from .integer_dot import MOST_QUERY
 from .jit import REASSOCIATED, part
-from .query import gamma
+from .query import DOUBLE, SINGLE, gamma
 
 _LEAST, _MOST = -(2**31), 2**31 - 1
-_UNIT, _SINGLE = 2.0**-53, 2.0**-24
 
 
 class Aim(NamedTuple):
@@ -49,6 +48,12 @@ class Aim(NamedTuple):
     heads: tuple[float, float]  # and of heads
     centre: float  # L of the row codes
     error: float  # of an estimate by row codes
+
+
+@part
+def _root_above(squares):
+    """Upper bound on the root of a sum of squares, whose terms may have underflowed."""
+    return math.sqrt(squares + 2.0**-1000) * (1.0 + 1e-6)
 
 
 @part
@@ -66,13 +71,13 @@ def _project(basis, normal, factors, scaled, projected):
         squares += weight * weight
         for j in range(d):
             projected[j] += basis.inverse[i, j] * weight
-    return base, size, math.sqrt(squares) * (1.0 + 1e-6)
+    return base, size, _root_above(squares)
 
 
 @part
 def _slack(d, size, reach):
     """What rounding may do to a constant whose terms' magnitudes add up to `size`."""
-    return gamma(4 * d + 64, _UNIT) * size + d * 2.0**-1040 * (1.0 + reach) + 2.0**-1000
+    return gamma(4 * d + 64, DOUBLE) * size + d * 2.0**-1040 * (1.0 + reach) + 2.0**-1000
 
 
 @part
@@ -89,11 +94,12 @@ def _aim_leading(leading, of_tiles, projected, base, size, lost, weights, query)
         size += abs(projected[j] * steps.low[j])
     for j in range(p, d):
         rest += projected[j] * projected[j]
-    norm, rest = math.sqrt(squares) * (1.0 + 1e-6), math.sqrt(rest) * (1.0 + 1e-6)
-    lever = math.sqrt(plain) * (1.0 + 1e-6) if of_tiles else norm
+    norm, rest = _root_above(squares), _root_above(rest)
+    lever = _root_above(plain) if of_tiles else norm
     by_residual, by_rest = lever * leading.residual.step, rest * leading.rest.step
     unit = max(max(largest, by_residual), by_rest) / MOST_QUERY * (1.0 + 1e-6)
-    if not 1e-290 < unit < 1e290:
+    # Without NaN too, which `max` may have passed over.
+    if not (1e-290 < unit < 1e290 and norm + lever + rest < 1e290):
         return np.inf, 0.0, 1.0
     off = 0.0
     for j in range(p):
@@ -104,7 +110,7 @@ def _aim_leading(leading, of_tiles, projected, base, size, lost, weights, query)
         base += left * steps.middle[j]
         size += abs(weights[j] * steps.middle[j])
     query[p] = np.int8(min(np.ceil(by_residual / unit), 127.0))
-    base += lever * leading.residual.first + math.sqrt(off) * (1.0 + 1e-6) * leading.spread + lost
+    base += lever * leading.residual.first + _root_above(off) * leading.spread + lost
     size += lever * leading.residual.first + norm * leading.spread + lost
     if p < d:
         query[p + 1] = np.int8(min(np.ceil(by_rest / unit), 127.0))
@@ -124,8 +130,8 @@ def _aim_rows(rows, projected, base, size, lost, weights):
         squares += weight * weight
         base += projected[j] * steps.low[j]
         size += abs(projected[j] * steps.low[j])
-    error = math.sqrt(squares) * (1.0 + 1e-6) * rows.residual + lost
-    error += gamma(projected.size, _SINGLE) * steps.most * total + projected.size * 2.0**-110
+    error = _root_above(squares) * rows.residual + lost
+    error += gamma(projected.size, SINGLE) * steps.most * total + projected.size * 2.0**-110
     # Beyond this a sum may overflow float32.
     return base, size, error if steps.most * total < 1e30 else np.inf
 

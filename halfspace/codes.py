@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from .integer_dot import MOST_BYTE, ROW
 from .jit import REASSOCIATED, kernel, part
+from .query import SINGLE, gamma
 from .tiles import TILE, frozen
 
 SHRINKS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4)
@@ -135,7 +136,8 @@ def fit_ladder(values: NDArray, most: int) -> Ladder:
 @part
 def _climb(ladder, value):
     """Code of the step at or above a value; -1 where there is none."""
-    code = np.ceil(max(0.0, (value - ladder.first) / ladder.step * (1.0 + 1e-6)))
+    # In this order, `max` keeps a NaN.
+    code = np.ceil(max((value - ladder.first) / ladder.step * (1.0 + 1e-6), 0.0))
     return np.int64(code) if code <= ladder.most else np.int64(-1)
 
 
@@ -164,16 +166,17 @@ def _round(points, i, steps, codes):
         wide += from_middle * from_middle
         codes[j] = code
     # `exact` is off by 4 * 2^-24 of itself, which is at most the largest code and the residual.
-    extra = math.sqrt(codes.size) * 1e-4
-    return math.sqrt(off) * 1.001 + extra, math.sqrt(wide) * 1.001 + extra
+    extra, more = math.sqrt(codes.size) * 1e-4, 1.0 + gamma(codes.size + 8, SINGLE)
+    return math.sqrt(off) * more + extra, math.sqrt(wide) * more + extra
 
 
 @part(flags=REASSOCIATED)
 def _norm_from(points, i, p):
+    """Upper bound on the norm of row i's coordinates from p on."""
     total = np.float32(0.0)
     for j in range(p, points.shape[1]):
         total += points[i, j] * points[i, j]
-    return math.sqrt(np.float64(total)) * 1.0001 + 1e-18
+    return math.sqrt(np.float64(total)) * (1.0 + gamma(points.shape[1], SINGLE)) + 1e-18
 
 
 @part
