@@ -313,6 +313,16 @@ def test_points_out_of_reach_are_left_to_the_exact_stage(monkeypatch):
     assert_as_scan(index, points, normals, np.linspace(-5, 5, 9))
 
 
+@pytest.mark.parametrize("distance", [1e2, 1e6, 1e30])
+def test_points_far_out_do_not_blunt_the_filters(distance):
+    points = cloud(PLENTY, 64)
+    points[5::320] *= np.float32(distance)
+    index = halfspace.Cascade(points)
+    normals = cloud(4, 64, np.float64, seed=1)
+    assert passing(index, normals, share=0.01) < 0.3
+    assert_as_scan(index, points, normals, np.full(4, 20.0))
+
+
 def test_a_basis_that_overflows_settles_nothing(monkeypatch):
     def broken(sample, normals, reach):
         d = sample.shape[1]
