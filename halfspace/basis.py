@@ -28,6 +28,9 @@ RIDGE = 1e-5
 
 LARGEST_EXPONENT = 400
 
+FAR, NEARLY_ALL, FAR_ROUNDS = 8.0, 0.99, 3
+"""Points of a sample so many times further out than nearly all others are left out, repeatedly."""
+
 
 class Basis(NamedTuple):
     """A transform and what its rounding may do, for points with ||S (x - m)|| <= `reach`.
@@ -105,19 +108,38 @@ def _balanced(scaled: NDArray, moment: NDArray) -> NDArray:
     return forward.astype(np.float32)
 
 
-@np.errstate(all="ignore")
-def fit_basis(sample: NDArray, normals: NDArray | None, reach: float) -> Basis:
-    """Basis for points like a sample (s, d) and, where given, normals (m, d).
-
-    Points are taken to obey ||S (x - m)|| <= `reach` times the most any of the sample has.
-    """
-    wide = sample.astype(np.float64)
+def _standardised(wide: NDArray) -> tuple[NDArray, NDArray, NDArray, NDArray]:
+    """Centre and scale of points (s, d), the points so scaled, and their norms."""
     d = wide.shape[1]
     centre = wide.mean(axis=0) if len(wide) else np.zeros(d)
     centre = np.where(np.isfinite(centre), centre, 0.0)
     scale = _scales((wide - centre).std(axis=0) if len(wide) else np.zeros(d))
     scaled = (wide - centre) * scale
-    lengths = np.linalg.norm(scaled, axis=1)
+    return centre, scale, scaled, np.linalg.norm(scaled, axis=1)
+
+
+def _without_far(wide: NDArray) -> tuple[NDArray, NDArray, NDArray, NDArray]:
+    """`_standardised` without the few points that are far out: they would set the scale."""
+    found = _standardised(wide)
+    for _ in range(FAR_ROUNDS if len(wide) else 0):
+        lengths = np.where(np.isnan(found[3]), np.inf, found[3])
+        near = lengths <= FAR * np.quantile(lengths, NEARLY_ALL, method="lower")
+        if near.all():
+            break
+        wide = wide[near]
+        found = _standardised(wide)
+    return found
+
+
+@np.errstate(all="ignore")
+def fit_basis(sample: NDArray, normals: NDArray | None, reach: float) -> Basis:
+    """Basis for points like a sample (s, d) and, where given, normals (m, d).
+
+    Points are taken to obey ||S (x - m)|| <= `reach` times the most any of the sample has, but for
+    the few far out.
+    """
+    d = sample.shape[1]
+    centre, scale, scaled, lengths = _without_far(sample.astype(np.float64))
     usable = np.isfinite(lengths) & (lengths < 1e15)
     scaled, largest = scaled[usable], lengths[usable].max(initial=0.0)
     every = np.diag(scale**-2.0) / np.sum(scale**-2.0)
