@@ -4,6 +4,7 @@ import importlib
 import itertools
 import os
 import pkgutil
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,10 @@ from asv_benchmarks import (
     clock,
     contestants,
     data,
+    high,
+    high_contestants,
+    high_play,
+    high_sites,
     planning,
     sizes,
     startup,
@@ -84,6 +89,65 @@ def test_versus_runs(capsys):
     out = capsys.readouterr().out
     for contestant in contestants.CONTESTANTS:
         assert contestant.name in out
+
+
+@pytest.mark.filterwarnings("ignore:builtin type:DeprecationWarning")
+def test_high_runs(capsys, tmp_path):
+    rng = np.random.default_rng(0)
+    capture, embeddings = tmp_path / "capture.npz", tmp_path / "embeddings.npy"
+    rows = rng.standard_normal((700, 32)).astype(np.float16)
+    np.savez(capture, k_1_8=rows, q_1_8=rows[::-1], v_1_8=rows)
+    np.save(embeddings, rng.standard_normal((700, 24), dtype=np.float32))
+    files = ["--capture", str(capture), "--embeddings", str(embeddings)]
+    high.main(["--dims", "16", "--counts", "10", "1 %", *files])
+    out = capsys.readouterr().out
+    for word in (*data.HIGH_GENERATORS, "keys 1_8", "embeddings", *high_contestants.OURS):
+        assert word in out
+    for peer in contestants.present(high_contestants.SINGLE + high_contestants.BATCHED)[0]:
+        assert peer.name in out
+    assert re.search(r"wrong ids of ours +0 +0 +met", out)
+
+
+def test_sites_that_have_no_file_are_named():
+    found, complaints = high_sites.sites(high_sites.Choice(dims=(16, 64)))
+    assert len(found) == 2 * len(data.HIGH_GENERATORS) + 3
+    assert "embeddings: left out" in complaints[0]
+
+
+@pytest.mark.parametrize("kind", data.HIGH_GENERATORS)
+def test_normals_are_held_back(kind):
+    alike = high_sites.drawn(kind, 16, 600, any_normals=False)
+    assert (alike.points.shape, alike.normals.shape) == ((600, 16), (high_sites.NORMALS, 16))
+    assert alike.points.dtype == alike.normals.dtype == np.float32
+    everything = np.concatenate(alike)
+    assert len(np.unique(everything, axis=0)) == len(everything)
+    anyhow = high_sites.drawn(kind, 16, 600, any_normals=True)
+    assert np.linalg.norm(anyhow.normals, axis=1) == pytest.approx(1.0, rel=1e-6)
+
+
+@pytest.mark.parametrize(("kind", "power"), [("decaying", 1.0), ("slow", 0.5)])
+def test_singular_values_decay(kind, power):
+    points = data.HIGH_GENERATORS[kind](20_000, 16, "float64")
+    found = np.linalg.svd(points, compute_uv=False) / np.sqrt(len(points))
+    assert found == pytest.approx(np.arange(1.0, 17.0) ** -power, rel=0.03)
+    assert points.std(axis=0).max() < 0.9  # turned away from the axes
+
+
+def test_best_of_ties():
+    points = np.array([[3.0], [1.0], [2.0], [1.0], [0.0], [1.0]], np.float32)
+    truths = truth.tops(points, np.array([[1.0], [-1.0]], np.float32), 3)
+    assert [sorted(ids.tolist()) for ids in truths] == [[0, 1, 2, 3, 5], [1, 3, 4, 5]]
+    assert truth.wrong_best([[0, 2, 5], [4, 2, 0]], truths) == 2
+
+
+def test_bytes_read_are_asked_for():
+    class Telling:
+        def bytes_read(self, normal, offset):
+            return {"codes": int(offset), "rows": 5}
+
+    asked = high_play.Asked(np.zeros((2, 3)), np.array([1.0, 3.0]))
+    assert high_play.bytes_read(Telling(), asked) == 7.0
+    assert high_play.bytes_read(object(), asked) is None
 
 
 def test_planning_runs(monkeypatch, capsys, tmp_path):
