@@ -11,7 +11,7 @@ import halfspace
 
 from . import data, sizes, truth
 from .bandwidth import Reads
-from .clock import medians
+from .clock import medians, without_collections
 from .contestants import Contestant, present
 from .duel import Asked, Limits, Outcome, Way, duel, wrong_ids
 from .high_contestants import BATCHED, OURS, REFERENCE, SINGLE, TOP, Setting, suits
@@ -210,4 +210,7 @@ def play_site(site: Site, plan: Plan, threads: int) -> Iterator[Cell]:
     rotation = rotation_seconds(points, plan.limits.rounds)
     for task in tasks(points, asked, plan):
         setting = Setting(points, told, task.count, threads)
-        yield play(site, setting, task, plan, rotation)
+        # Collecting garbage takes longer than many a timing: once a cell is enough.
+        with without_collections():
+            cell = play(site, setting, task, plan, rotation)
+        yield cell

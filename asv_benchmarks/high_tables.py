@@ -50,7 +50,7 @@ TARGETS = (
 )
 
 
-def time_and_ratio(outcome: Outcome) -> str:
+def shown_time(outcome: Outcome) -> str:
     """Milliseconds a query, and times the reference's."""
     return f"{1e3 * outcome.time:.3f} ({outcome.ratio:.2f}x)"
 
@@ -66,7 +66,7 @@ def show_site(cells: Sequence[Cell]) -> None:
             wrong, checked = (
                 sum(column) for column in zip(*(o[2:] for o in outcomes), strict=True)
             )
-            rows.append([name, *map(time_and_ratio, outcomes), f"{wrong} in {checked}"])
+            rows.append([name, *map(shown_time, outcomes), f"{wrong} in {checked}"])
         show(
             f"{cells[0].site.name}, {n:,} x {d}, {title}: ms a query (times {REFERENCE}'s)",
             ["", *(f"k = {cell.count:,}" for cell in shown), "wrong, queries"],
