@@ -1,6 +1,7 @@
 """Duels: a contestant and a reference in the same rounds, so that two indexes fill the memory."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -71,10 +72,10 @@ class Outcome(NamedTuple):
 
 def pace(contestant: Contestant, way: Way, asked: Asked, limits: Limits) -> Pace:
     """What a contestant answers in the time of a timing, after a first call that is not timed."""
+    way.call(contestant, *asked.part(0, min(2, way.size)))
     alike = way.size > 1 and not contestant.by_batch
     few = min(4, way.size) if alike else way.size
     part = asked.part(0, few)
-    way.call(contestant, *part)
     affordable = int(limits.seconds * few / seconds(lambda: way.call(contestant, *part)))
     if alike:
         return Pace(1, int(np.clip(affordable, few, way.size)))
@@ -99,8 +100,15 @@ def wrong_ids(
     return way.wrong(found, truths[: paced.queries]), paced.queries
 
 
+class Side(NamedTuple):
+    """A contestant, and what it is asked in a timing."""
+
+    contestant: Contestant
+    pace: Pace
+
+
 def duel(
-    reference: Contestant,
+    champion: Side,
     contestant: Contestant,
     way: Way,
     asked: Asked,
@@ -108,10 +116,10 @@ def duel(
     limits: Limits,
 ) -> Outcome:
     """Time both in turns, and check the contestant's answers."""
-    paces = {one: pace(one, way, asked, limits) for one in (reference, contestant)}
+    sides = {"own": champion, "other": Side(contestant, pace(contestant, way, asked, limits))}
     taken = medians(
-        {one: lambda one=one: answers(one, way, asked, paces[one]) for one in paces},
+        {name: partial(answers, one, way, asked, paced) for name, (one, paced) in sides.items()},
         limits.rounds,
     )
-    own_time, time = (taken[one] / paces[one].queries for one in (reference, contestant))
+    own_time, time = (taken[name] / side.pace.queries for name, side in sides.items())
     return Outcome(time, own_time, *wrong_ids(contestant, way, asked, truths, time))

@@ -126,6 +126,7 @@ class Own(Built):
 
     def __init__(self, index: halfspace.Index) -> None:
         self.index = index
+        self.by_batch = not isinstance(index, halfspace.Scan)
 
 
 def told(structure: Callable[..., halfspace.Index], **wishes: int) -> Callable[[Setting], Own]:

@@ -13,7 +13,7 @@ from . import data, sizes, truth
 from .bandwidth import Reads
 from .clock import medians, without_collections
 from .contestants import Contestant, present
-from .duel import Asked, Limits, Outcome, Way, duel, wrong_ids
+from .duel import Asked, Limits, Outcome, Side, Way, duel, pace, wrong_ids
 from .high_contestants import BATCHED, OURS, REFERENCE, SINGLE, TOP, Setting, suits
 from .high_sites import Choice, Site
 
@@ -151,52 +151,65 @@ def bytes_read(index: halfspace.Index, asked: Asked) -> float | None:
     return statistics.mean(sum(x.values()) if isinstance(x, dict) else int(x) for x in told)
 
 
-def play(site: Site, setting: Setting, task: Task, plan: Plan, rotation: float) -> Cell:
-    """Let everybody meet the reference."""
-    builds, held = {}, {}
+class Ring:
+    """Where everybody meets the reference, one after another."""
 
-    def made(name: str, make: Callable[[Setting], Contestant]) -> Contestant:
+    def __init__(self, setting: Setting, task: Task, limits: Limits) -> None:
+        self.setting, self.task, self.limits = setting, task, limits
+        self.builds: dict[str, float] = {}
+        self.held: dict[str, float] = {}
+        self.reference = self.made(REFERENCE, OURS[REFERENCE])
+        self.paces = {way: pace(self.reference, way, task.asked, limits) for way in task.ways}
+        self.outcomes: dict[Way, dict[str, Outcome]] = {way: {} for way in task.ways}
+
+    def made(self, name: str, make: Callable[[Setting], Contestant]) -> Contestant:
+        """A contestant; of ours it is noted what making it takes."""
         start = time.perf_counter()
-        contestant = make(setting)
+        contestant = make(self.setting)
         if name in OURS:
-            builds[name] = time.perf_counter() - start
-            held[name] = contestant.index.nbytes / setting.points.nbytes
+            self.builds[name] = time.perf_counter() - start
+            self.held[name] = contestant.index.nbytes / self.setting.points.nbytes
         return contestant
 
-    warm(setting)
-    reference = made(REFERENCE, OURS[REFERENCE])
-    outcomes: dict[str, dict[str, Outcome]] = {way.title: {} for way in task.ways}
-    for name, (make, ways) in entrants(task.ways, setting.points.shape[1]).items():
-        contestant = made(name, make)
+    def meet(self, name: str, contestant: Contestant, ways: Sequence[Way]) -> None:
+        """Let a contestant meet the reference."""
         for way in ways:
-            outcomes[way.title][name] = duel(
-                reference, contestant, way, task.asked, task.truths, plan.limits
+            side = Side(self.reference, self.paces[way])
+            self.outcomes[way][name] = duel(
+                side, contestant, way, self.task.asked, self.task.truths, self.limits
             )
-        del contestant
-    for way in task.ways:
-        own_time = statistics.median(o.own_time for o in outcomes[way.title].values())
-        wrong = wrong_ids(reference, way, task.asked, task.truths, own_time)
-        own = {REFERENCE: Outcome(own_time, own_time, *wrong)}
-        outcomes[way.title] = own | outcomes[way.title]
-    floor = None
-    if ONE in task.ways:
-        floor = floor_of(reference.index, task.asked, plan, setting.threads)
+
+    def own_outcome(self, way: Way) -> Outcome:
+        """What the reference did in all its duels."""
+        taken = statistics.median(outcome.own_time for outcome in self.outcomes[way].values())
+        wrong = wrong_ids(self.reference, way, self.task.asked, self.task.truths, taken)
+        return Outcome(taken, taken, *wrong)
+
+
+def play(site: Site, setting: Setting, task: Task, plan: Plan, rotation: float) -> Cell:
+    """Let everybody meet the reference."""
+    warm(setting)
+    ring = Ring(setting, task, plan.limits)
+    for name, (make, ways) in entrants(task.ways, setting.points.shape[1]).items():
+        ring.meet(name, ring.made(name, make), ways)
     return Cell(
         site,
         setting.points.shape,
         task.label,
         task.count,
-        outcomes,
-        builds,
-        held,
+        {w.title: {REFERENCE: ring.own_outcome(w)} | ring.outcomes[w] for w in task.ways},
+        ring.builds,
+        ring.held,
         rotation,
-        floor,
+        floor_of(ring.reference.index, task, plan, setting.threads),
     )
 
 
-def floor_of(index: halfspace.Index, asked: Asked, plan: Plan, threads: int) -> Floor | None:
-    """What the index reads, and how fast that could be."""
-    nbytes = bytes_read(index, asked.part(0, plan.limits.calls))
+def floor_of(index: halfspace.Index, task: Task, plan: Plan, threads: int) -> Floor | None:
+    """What the index reads for queries one at a time, and how fast that could be."""
+    if ONE not in task.ways:
+        return None
+    nbytes = bytes_read(index, task.asked.part(0, plan.limits.calls))
     if nbytes is None:
         return None
     reads = Reads(int(BANDWIDTH_BYTES * min(1.0, sizes.scale())), threads)
@@ -206,7 +219,7 @@ def floor_of(index: halfspace.Index, asked: Asked, plan: Plan, threads: int) -> 
 def play_site(site: Site, plan: Plan, threads: int) -> Iterator[Cell]:
     """Cells of one site, one after another."""
     points, normals = site.load()
-    told, asked = normals[1::2], np.ascontiguousarray(normals[::2])
+    told, asked = (np.ascontiguousarray(normals[first::2]) for first in (1, 0))
     rotation = rotation_seconds(points, plan.limits.rounds)
     for task in tasks(points, asked, plan):
         setting = Setting(points, told, task.count, threads)

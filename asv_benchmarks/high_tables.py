@@ -189,3 +189,4 @@ def show_targets(cells: Sequence[Cell]) -> None:
     )
     rows.append(["wrong ids of ours", "0", str(own_wrong), "NOT MET" if own_wrong else "met"])
     show(f"Targets, for {REFERENCE}", ["", "wanted", "measured", ""], rows)
+    print("  meant for 1,000,000 points, 131,072 keys")
