@@ -29,22 +29,21 @@ LEFT_OUT = "mlpack FastMKS: left out, a model asked again answers wrongly or cra
 WAYS = {"single": (ONE,), "batch": (batches(32), batches(256)), "top": (BEST_ONE,)}
 
 
-def show_high(threads: int, plan: Plan = REDUCED) -> None:
-    """Play all sites, and print times, ratios and whether they are as wanted."""
-    plan = plan.shrunk()
+def show_high(threads: int, plan: Plan | None = None) -> None:
+    """Play all sites of a plan or of `REDUCED`; print times, ratios, whether they are as wanted."""
+    plan = (plan or REDUCED).shrunk()
     chosen, complaints = sites(plan.choice)
     peers = dict.fromkeys((*SINGLE, *BATCHED, *TOP))
-    for complaint in (*present(list(peers))[1], *complaints):
+    for complaint in (*present(list(peers))[1], LEFT_OUT, *complaints):
         print(complaint)
-    print(
-        "mlpack FastMKS: left out, models asked again from Python answer wrongly or crash (4.8.0)"
-    )
     cells = []
     for site in chosen:
         print(f"playing {site.name}", file=sys.stderr)
         played = list(play_site(site, plan, threads))
         show_site(played)
         cells += played
+    if not cells:
+        return
     show_builds(cells)
     show_floor(cells)
     show_targets(cells)

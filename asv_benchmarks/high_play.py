@@ -137,9 +137,11 @@ def entrants(ways: Sequence[Way], d: int) -> dict[str, tuple[Callable, list[Way]
 
 def warm(setting: Setting) -> None:
     """Build all of ours once, small."""
-    small = setting.points[:WARMING]
+    if len(setting.points) <= WARMING:
+        return
+    small = setting._replace(points=setting.points[:WARMING], count=min(setting.count, WARMING))
     for make in OURS.values():
-        make(setting._replace(points=small, count=min(setting.count, len(small))))
+        make(small)
 
 
 def bytes_read(index: halfspace.Index, asked: Asked) -> float | None:

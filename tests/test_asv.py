@@ -84,7 +84,9 @@ def test_asv_finds_the_suite():
 
 
 @pytest.mark.filterwarnings("ignore:builtin type:DeprecationWarning")  # faiss, where there is one
-def test_versus_runs(capsys):
+def test_versus_runs(monkeypatch, capsys):
+    choice = high_sites.Choice(kinds=("decaying",), dims=(16,))
+    monkeypatch.setattr(high, "REDUCED", high.REDUCED._replace(choice=choice))
     versus.main(["--quick", "--no-startup"])
     out = capsys.readouterr().out
     for contestant in contestants.CONTESTANTS:
@@ -92,7 +94,8 @@ def test_versus_runs(capsys):
 
 
 @pytest.mark.filterwarnings("ignore:builtin type:DeprecationWarning")
-def test_high_runs(capsys, tmp_path):
+def test_high_runs(monkeypatch, capsys, tmp_path):
+    monkeypatch.setenv(sizes.VARIABLE, "0.0001")
     rng = np.random.default_rng(0)
     capture, embeddings = tmp_path / "capture.npz", tmp_path / "embeddings.npy"
     rows = rng.standard_normal((700, 32)).astype(np.float16)
@@ -179,15 +182,28 @@ def test_missing_peers_are_named(monkeypatch):
 @pytest.mark.parametrize("d", [1, 2, 8])
 def test_contestants_agree_where_nothing_is_near_the_plane(d):
     points, normals = data.gauss(500, d), data.normals(7, d)
+    everybody = contestants.CONTESTANTS + high_contestants.SINGLE + high_contestants.BATCHED
     scores = np.sort(points.astype(float) @ normals.astype(float).T, axis=0)
     for row in (-1, -40):
         offsets = (0.5 * (scores[row - 1] + scores[row])).astype(np.float32)
-        for contestant in contestants.present()[0]:
-            answers = contestant(points, 1).report(normals, offsets)
-            assert len(answers) == 7
-            for answer, normal, offset in zip(answers, normals, offsets, strict=True):
-                expected = truth.inside(points, normal, offset).tolist()
-                assert sorted(np.asarray(answer, int).tolist()) == expected, contestant.name
+        truths = [ids.tolist() for ids in truth.insides(points, normals, offsets)]
+        for contestant in contestants.present(everybody)[0]:
+            ready = contestant(points, 1)
+            answers = ready.report(normals, offsets)
+            assert [sorted(np.asarray(ids, int).tolist()) for ids in answers] == truths, ready.name
+            one = ready.report_one(normals[0], offsets[0])
+            assert sorted(np.asarray(one, int).tolist()) == truths[0], ready.name
+
+
+@pytest.mark.filterwarnings("ignore:builtin type:DeprecationWarning")
+def test_contestants_agree_on_the_best():
+    points, normals = data.gauss(500, 8), data.normals(3, 8)
+    able, _ = contestants.present((contestants.Built, *high_contestants.TOP))
+    for contestant in able:
+        ready = contestant(points, 1)
+        answers = [ready.top(normal, 40) for normal in normals]
+        assert {len(ids) for ids in answers} == {40}
+        assert truth.wrong_best(answers, truth.tops(points, normals, 40)) == 0, ready.name
 
 
 def test_truth_is_that_of_the_oracle():
@@ -195,6 +211,8 @@ def test_truth_is_that_of_the_oracle():
     offsets = data.offsets(points, normals, 0.1)
     for normal, offset in zip(normals, offsets, strict=True):
         assert truth.inside(points, normal, offset).tolist() == report(points, normal, offset)
+    together = [ids.tolist() for ids in truth.insides(points, normals, offsets)]
+    assert together == [report(points, w, b) for w, b in zip(normals, offsets, strict=True)]
     assert truth.wrong([[1, 2, 3]], [np.array([2, 3, 4, 5])]) == 3
 
 
