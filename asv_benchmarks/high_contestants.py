@@ -47,7 +47,7 @@ class FaissScaled(FaissFlat):
 class FaissPanorama(FaissScaled):
     """Flat search that drops a point once the coordinates to come cannot bring it in."""
 
-    name, family, by_batch = "faiss IndexFlatIPPanorama", "faiss Panorama", False
+    name, family, by_batch = "faiss Panorama", "faiss Panorama", False
 
     def __init__(self, points: np.ndarray, threads: int) -> None:
         d = points.shape[1]
@@ -66,7 +66,7 @@ class FaissPanorama(FaissScaled):
 class FaissPanoramaTurned(FaissPanorama):
     """The same along the principal axes of the points; the clock runs while normals are turned."""
 
-    name = "faiss IndexFlatIPPanorama, principal axes"
+    name = "faiss Panorama, principal axes"
 
     def __init__(self, points: np.ndarray, threads: int) -> None:
         moments = (points.T @ points).astype(np.float64)

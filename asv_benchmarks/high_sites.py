@@ -85,7 +85,7 @@ def sites(choice: Choice) -> tuple[list[Site], list[str]]:
     for kind in choice.kinds:
         if kind in data.HIGH_GENERATORS:
             found += [
-                Site(kind, f"{kind} d = {d}", partial(drawn, kind, d, n, choice.any_normals))
+                Site(kind, f"{kind} {d}", partial(drawn, kind, d, n, choice.any_normals))
                 for d in choice.dims
             ]
         elif kind == "keys":

@@ -78,7 +78,7 @@ def show_builds(cells: Sequence[Cell]) -> None:
     """Seconds to build ours, beside a product that rotates all points, and their size."""
     show(
         "Building, and bytes over those of the points",
-        ["", "ids", "X @ R", *OURS, f"{REFERENCE} / X @ R"],
+        ["", "ids", "X @ R", *OURS, "times X @ R"],
         [
             [
                 cell.site.name,
