@@ -12,6 +12,7 @@ from pathlib import Path
 
 from .clock import held_to
 from .contestants import present
+from .duel import Limits
 from .high_contestants import BATCHED, SINGLE, TOP
 from .high_play import BEST_ONE, COUNTS, ONE, Plan, batches, play_site
 from .high_sites import DIMENSIONS, KINDS, Choice, sites
@@ -55,6 +56,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--dims", nargs="+", type=int, default=DIMENSIONS, metavar="D")
     parser.add_argument("--kinds", nargs="+", default=KINDS, choices=KINDS, help="of points")
     parser.add_argument("--counts", nargs="+", default=tuple(COUNTS), choices=COUNTS, help="of ids")
+    parser.add_argument("--skip", nargs="+", default=(), metavar="WORD", help="in their names")
     parser.add_argument("--only", choices=WAYS, help="one way of asking")
     parser.add_argument("--points", type=int, default=1_000_000, metavar="N")
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="for everybody; 1")
@@ -78,12 +80,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         given.kinds, given.dims, given.points, given.any_normals, given.capture, given.embeddings
     )
     every = tuple(way for ways in WAYS.values() for way in ways)
-    plan = Plan(choice, WAYS.get(given.only, every), tuple(given.counts))
-    limits = plan.limits._replace(rounds=given.rounds, seconds=given.seconds, calls=given.queries)
+    limits = Limits(given.rounds, given.seconds, given.queries)
+    ways, counts = WAYS.get(given.only, every), tuple(given.counts)
+    plan = Plan(choice, ways, counts, limits, tuple(given.skip))
     with held_to(given.threads) as unheld:
         for complaint in unheld:
             print(complaint)
-        show_high(given.threads, plan._replace(limits=limits))
+        show_high(given.threads, plan)
 
 
 if __name__ == "__main__":

@@ -58,6 +58,11 @@ class Plan(NamedTuple):
     ways: tuple[Way, ...] = (ONE, batches(32), batches(256), BEST_ONE)
     counts: tuple[str, ...] = tuple(COUNTS)
     limits: Limits = Limits(3, 0.5, 32)
+    skipped: tuple[str, ...] = ()  # words in the names of contestants
+
+    def plays(self, name: str) -> bool:
+        """Whether a contestant takes part."""
+        return name == REFERENCE or not any(word in name for word in self.skipped)
 
     def shrunk(self) -> "Plan":
         """The plan at the scale the environment asks for."""
@@ -125,23 +130,24 @@ def tasks(points: np.ndarray, normals: np.ndarray, plan: Plan) -> Iterator[Task]
         yield Task("best", BEST, [BEST_ONE], asked, truth.tops(points, checked, BEST))
 
 
-def entrants(ways: Sequence[Way], d: int) -> dict[str, tuple[Callable, list[Way]]]:
+def entrants(ways: Sequence[Way], d: int, plan: Plan) -> dict[str, tuple[Callable, list[Way]]]:
     """Everybody but the reference: how they are made, and in which ways they can be asked."""
     found = {name: (make, list(ways)) for name, make in OURS.items() if name != REFERENCE}
     peers = dict.fromkeys(peer for way in ways for peer in way.peers if suits(peer, d))
     for peer in present(list(peers))[0]:
         its_ways = [way for way in ways if peer in way.peers]
         found[peer.name] = (lambda s, peer=peer: peer(s.points, s.threads), its_ways)
-    return found
+    return {name: how for name, how in found.items() if plan.plays(name)}
 
 
-def warm(setting: Setting) -> None:
+def warm(setting: Setting, plan: Plan) -> None:
     """Build all of ours once, small."""
     if len(setting.points) <= WARMING:
         return
     small = setting._replace(points=setting.points[:WARMING], count=min(setting.count, WARMING))
-    for make in OURS.values():
-        make(small)
+    for name, make in OURS.items():
+        if plan.plays(name):
+            make(small)
 
 
 def bytes_read(index: halfspace.Index, asked: Asked) -> float | None:
@@ -190,9 +196,9 @@ class Ring:
 
 def play(site: Site, setting: Setting, task: Task, plan: Plan, rotation: float) -> Cell:
     """Let everybody meet the reference."""
-    warm(setting)
+    warm(setting, plan)
     ring = Ring(setting, task, plan.limits)
-    for name, (make, ways) in entrants(task.ways, setting.points.shape[1]).items():
+    for name, (make, ways) in entrants(task.ways, setting.points.shape[1], plan).items():
         ring.meet(name, ring.made(name, make), ways)
     return Cell(
         site,

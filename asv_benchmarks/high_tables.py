@@ -76,15 +76,16 @@ def show_site(cells: Sequence[Cell]) -> None:
 
 def show_builds(cells: Sequence[Cell]) -> None:
     """Seconds to build ours, beside a product that rotates all points, and their size."""
+    ours = list(cells[0].builds)
     show(
         "Building, and bytes over those of the points",
-        ["", "ids", "X @ R", *OURS, "times X @ R"],
+        ["", "ids", "X @ R", *ours, "times X @ R"],
         [
             [
                 cell.site.name,
                 cell.label,
                 f"{cell.rotation:.2f} s",
-                *(f"{cell.builds[name]:.2f} s, {cell.held[name]:.2f}x" for name in OURS),
+                *(f"{cell.builds[name]:.2f} s, {cell.held[name]:.2f}x" for name in ours),
                 f"{rotations(cell):.1f}",
             ]
             for cell in cells
@@ -156,7 +157,7 @@ def most_row(
 def over_best(cell: Cell, name: str) -> float:
     """Times the best of ours that one of ours takes, in the way where it is worst."""
     return max(
-        outcomes[name].ratio / min(outcomes[own].ratio for own in OURS)
+        outcomes[name].ratio / min(outcomes[own].ratio for own in cell.builds)
         for outcomes in cell.outcomes.values()
     )
 
@@ -175,7 +176,7 @@ def show_targets(cells: Sequence[Cell]) -> None:
     """Say whether every target is met that this run has cells for; the worst cell counts."""
     rows = [
         *rival_rows(cells),
-        *(over_best_row(cells, name) for name in (BUILT, TOLD)),
+        *(over_best_row(cells, name) for name in (BUILT, TOLD) if name in cells[0].builds),
         most_row("bytes / points'", MOST_MEMORY, cells, lambda c: c.held[REFERENCE]),
     ]
     if at_128 := [cell for cell in cells if cell.shape[1] == 128]:

@@ -111,6 +111,16 @@ def test_high_runs(monkeypatch, capsys, tmp_path):
     assert re.search(r"wrong ids of ours +0 +0 +met", out)
 
 
+@pytest.mark.filterwarnings("ignore:builtin type:DeprecationWarning")
+def test_contestants_are_skipped(monkeypatch, capsys):
+    monkeypatch.setenv(sizes.VARIABLE, "0.0001")
+    high.main(["--dims", "16", "--kinds", "gauss", "--only", "top", "--skip", "told", "faiss"])
+    out = capsys.readouterr().out
+    assert high_contestants.TOLD not in out
+    assert high_contestants.FaissScaled.name not in out
+    assert high_contestants.REFERENCE in out
+
+
 def test_sites_that_have_no_file_are_named():
     found, complaints = high_sites.sites(high_sites.Choice(dims=(16, 64)))
     assert len(found) == 2 * len(data.HIGH_GENERATORS) + 3
