@@ -32,9 +32,27 @@ class Contestant(ABC):
     @abstractmethod
     def __init__(self, points: np.ndarray, threads: int) -> None: ...
 
+    @classmethod
+    def missing(cls) -> str | None:
+        """What it needs and is not here."""
+        try:
+            if cls.package:
+                import_module(cls.package)
+        except ImportError:
+            return f"{cls.package} is not installed"
+        return None
+
     @abstractmethod
     def report(self, normals: np.ndarray, offsets: np.ndarray) -> Sequence[Sequence[int]]:
         """Ids of every half-space."""
+
+    def report_one(self, normal: np.ndarray, offset: np.float32) -> Sequence[int]:
+        """Ids of one half-space, asked by itself."""
+        return self.report(normal[np.newaxis], offset[np.newaxis])[0]
+
+    def top(self, normal: np.ndarray, k: int) -> Sequence[int]:
+        """Ids of the k best, best first, of one that can."""
+        raise NotImplementedError
 
 
 class Built(Contestant):
@@ -47,6 +65,12 @@ class Built(Contestant):
 
     def report(self, normals: np.ndarray, offsets: np.ndarray) -> halfspace.Report:
         return self.index.report(normals, offsets)
+
+    def report_one(self, normal: np.ndarray, offset: np.float32) -> np.ndarray:
+        return self.index.report(normal, offset)
+
+    def top(self, normal: np.ndarray, k: int) -> np.ndarray:
+        return self.index.top(normal, k).ids
 
 
 class Scanned(Built):
@@ -69,6 +93,14 @@ class NumpyRows(Contestant):
     def report(self, normals: np.ndarray, offsets: np.ndarray) -> list[np.ndarray]:
         pairs = zip(normals, offsets, strict=True)
         return [np.flatnonzero(self.points @ w >= b) for w, b in pairs]
+
+    def report_one(self, normal: np.ndarray, offset: np.float32) -> np.ndarray:
+        return np.flatnonzero(self.points @ normal >= offset)
+
+    def top(self, normal: np.ndarray, k: int) -> np.ndarray:
+        scores = self.points @ normal
+        best = np.argpartition(scores, len(scores) - k)[len(scores) - k :]
+        return best[np.argsort(-scores[best])]
 
 
 class NumpyColumns(NumpyRows):
@@ -116,11 +148,14 @@ class ScipyBall(Contestant):
         self.tree, self.threads = cKDTree(points), threads
         self.radius = BALL_RADII * float(points.std())
 
-    def report(self, normals: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    def centres(self, normals: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+        """Centres (m, d) of the balls."""
         lengths = np.linalg.norm(normals.astype(np.float64), axis=1, keepdims=True)
-        along = offsets[:, np.newaxis] / lengths + self.radius
+        return normals / lengths * (offsets[:, np.newaxis] / lengths + self.radius)
+
+    def report(self, normals: np.ndarray, offsets: np.ndarray) -> np.ndarray:
         return self.tree.query_ball_point(
-            normals / lengths * along,
+            self.centres(normals, offsets),
             self.radius,
             workers=self.threads,
             return_sorted=self.ascending,
@@ -150,6 +185,9 @@ class FaissFlat(Contestant):
         pairs = zip(normals, radii, strict=True)
         return [ids for normal, radius in pairs for ids in self._search(normal[None], radius)]
 
+    def top(self, normal: np.ndarray, k: int) -> np.ndarray:
+        return self.index.search(normal[np.newaxis], k)[1][0]
+
     def _search(self, normals: np.ndarray, radius: np.float32) -> list[np.ndarray]:
         ends, _, ids = self.index.range_search(normals, float(radius))
         return np.split(ids, ends[1:-1].astype(np.int64))
@@ -167,15 +205,11 @@ CONTESTANTS: tuple[type[Contestant], ...] = (
 )
 
 
-def present() -> tuple[list[type[Contestant]], list[str]]:
+def present(
+    contestants: Sequence[type[Contestant]] = CONTESTANTS,
+) -> tuple[list[type[Contestant]], list[str]]:
     """The contestants that can run here, and what to say of those that cannot."""
-    able, complaints = [], []
-    for contestant in CONTESTANTS:
-        try:
-            if contestant.package:
-                import_module(contestant.package)
-        except ImportError:
-            complaints.append(f"{contestant.name}: left out, {contestant.package} is not installed")
-        else:
-            able.append(contestant)
+    missing = {contestant: contestant.missing() for contestant in contestants}
+    able = [contestant for contestant, what in missing.items() if what is None]
+    complaints = [f"{c.name}: left out, {what}" for c, what in missing.items() if what is not None]
     return able, complaints

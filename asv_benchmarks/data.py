@@ -1,6 +1,8 @@
 """Seeded points and half-spaces."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 
@@ -45,6 +47,15 @@ def clustered(n: int, d: int, dtype: str = "float32", seed: int = 0) -> np.ndarr
     return (centres[rng.integers(CLUSTERS, size=n)] + spread).astype(dtype)
 
 
+def decaying(
+    n: int, d: int, dtype: str = "float32", seed: int = 0, *, power: float = 1.0
+) -> np.ndarray:
+    """Normal points (n, d), standard deviations 1, 2^-p, 3^-p, … along random orthogonal axes."""
+    axes = np.linalg.qr(gauss(d, d, "float64", seed))[0]
+    stretched = axes * np.arange(1.0, d + 1.0)[:, np.newaxis] ** -power
+    return gauss(n, d, dtype, seed + 1) @ stretched.astype(dtype)
+
+
 GENERATORS: dict[str, Callable[..., np.ndarray]] = {
     "gauss": gauss,
     "cube": cube,
@@ -53,6 +64,27 @@ GENERATORS: dict[str, Callable[..., np.ndarray]] = {
     "moment_curve": moment_curve,
     "clustered": clustered,
 }
+
+
+HIGH_GENERATORS: dict[str, Callable[..., np.ndarray]] = {
+    "gauss": gauss,
+    "decaying": decaying,
+    "slow": partial(decaying, power=0.5),
+    "clustered": clustered,
+}
+"""Points of many dimensions."""
+
+
+class Drawn(NamedTuple):
+    """Points and normals of one law."""
+
+    points: np.ndarray  # (n, d)
+    normals: np.ndarray  # (m, d)
+
+
+def held_back(rows: np.ndarray, m: int) -> Drawn:
+    """Rows (n + m, d) of which the last m ask."""
+    return Drawn(rows[: len(rows) - m], rows[len(rows) - m :])
 
 
 def keys_and_queries(head: str, n: int, m: int) -> tuple[np.ndarray, np.ndarray]:
@@ -73,8 +105,11 @@ def offsets(points: np.ndarray, normals: np.ndarray, selectivity: float) -> np.n
     return kth_scores(points, normals, max(1, round(selectivity * len(points))))
 
 
-def kth_scores(points: np.ndarray, normals: np.ndarray, k: int) -> np.ndarray:
-    """The k-th largest score along each normal (m,): offsets of half-spaces that hold k points."""
-    kth = len(points) - k
+def kth_scores(points: np.ndarray, normals: np.ndarray, k: int | Sequence[int]) -> np.ndarray:
+    """The k-th largest score along each normal (m,): offsets of half-spaces that hold k points.
+
+    Several k, shape (c,), give several offsets (m, c).
+    """
+    kth = len(points) - np.asarray(k)
     found = [np.partition(points @ normal, kth)[kth] for normal in normals]
     return np.array(found, points.dtype)

@@ -95,8 +95,7 @@ def play(case: Case, threads: int) -> Outcome:
         asked[peer.name] = m = int(np.clip(SLOW_SECONDS / each, few, len(normals)))
         tasks[peer.name] = lambda p=peer, m=m: p.report(normals[:m], offsets[:m])
     checked = sizes.queries(CHECKED)
-    pairs = zip(normals[:checked], offsets[:checked], strict=True)
-    truths = [truth.inside(points, w, b) for w, b in pairs]
+    truths = truth.insides(points, normals[:checked], offsets[:checked])
     wrong = {name: truth.wrong(list(task())[:checked], truths) for name, task in tasks.items()}
     taken = medians(tasks, sizes.rounds(ROUNDS))
     return Outcome({name: taken[name] / asked[name] for name in taken}, builds, held, wrong)

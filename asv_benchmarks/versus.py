@@ -21,6 +21,7 @@ from . import data, sizes, truth
 from .bandwidth import Reads
 from .clock import held_to, medians, seconds
 from .contestants import Built, Contestant, present
+from .high import show_high
 from .shallow import show_shallow
 from .startup import startups
 from .tables import show
@@ -126,7 +127,7 @@ def count_wrong(
     """Wrong ids of every contestant, where each plane goes through the float32 score of a point."""
     normals = normals[: plan.exact_queries]
     offsets = data.offsets(points, normals, plan.reported / plan.points)
-    truths = [truth.inside(points, w, b) for w, b in zip(normals, offsets, strict=True)]
+    truths = truth.insides(points, normals, offsets)
     return {c.name: truth.wrong(c.report(normals, offsets), truths) for c in contestants}
 
 
@@ -308,6 +309,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if plan.points < FULL.points:
             print(f"  targets are meant for {FULL.points:,} points, not for {plan.points:,}")
         show_shallow(chosen.threads)
+        show_high(chosen.threads)
         show_scan(plan, chosen.threads)
         if not chosen.no_startup:
             show_startup()

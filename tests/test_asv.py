@@ -4,6 +4,7 @@ import importlib
 import itertools
 import os
 import pkgutil
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,10 @@ from asv_benchmarks import (
     clock,
     contestants,
     data,
+    high,
+    high_contestants,
+    high_play,
+    high_sites,
     planning,
     sizes,
     startup,
@@ -79,11 +84,83 @@ def test_asv_finds_the_suite():
 
 
 @pytest.mark.filterwarnings("ignore:builtin type:DeprecationWarning")  # faiss, where there is one
-def test_versus_runs(capsys):
+def test_versus_runs(monkeypatch, capsys):
+    choice = high_sites.Choice(kinds=("decaying",), dims=(16,))
+    monkeypatch.setattr(high, "REDUCED", high.REDUCED._replace(choice=choice))
     versus.main(["--quick", "--no-startup"])
     out = capsys.readouterr().out
     for contestant in contestants.CONTESTANTS:
         assert contestant.name in out
+
+
+@pytest.mark.filterwarnings("ignore:builtin type:DeprecationWarning")
+def test_high_runs(monkeypatch, capsys, tmp_path):
+    monkeypatch.setenv(sizes.VARIABLE, "0.0001")
+    rng = np.random.default_rng(0)
+    capture, embeddings = tmp_path / "capture.npz", tmp_path / "embeddings.npy"
+    rows = rng.standard_normal((700, 32)).astype(np.float16)
+    np.savez(capture, k_1_8=rows, q_1_8=rows[::-1], v_1_8=rows)
+    np.save(embeddings, rng.standard_normal((700, 24), dtype=np.float32))
+    files = ["--capture", str(capture), "--embeddings", str(embeddings)]
+    high.main(["--dims", "16", "--counts", "10", "1 %", *files])
+    out = capsys.readouterr().out
+    for word in (*data.HIGH_GENERATORS, "keys 1_8", "embeddings", *high_contestants.OURS):
+        assert word in out
+    for peer in contestants.present(high_contestants.SINGLE + high_contestants.BATCHED)[0]:
+        assert peer.name in out
+    assert re.search(r"wrong ids of ours +0 +0 +met", out)
+
+
+@pytest.mark.filterwarnings("ignore:builtin type:DeprecationWarning")
+def test_contestants_are_skipped(monkeypatch, capsys):
+    monkeypatch.setenv(sizes.VARIABLE, "0.0001")
+    high.main(["--dims", "16", "--kinds", "gauss", "--only", "top", "--skip", "told", "faiss"])
+    out = capsys.readouterr().out
+    assert high_contestants.TOLD not in out
+    assert high_contestants.FaissScaled.name not in out
+    assert high_contestants.REFERENCE in out
+
+
+def test_sites_that_have_no_file_are_named():
+    found, complaints = high_sites.sites(high_sites.Choice(dims=(16, 64)))
+    assert len(found) == 2 * len(data.HIGH_GENERATORS) + 3
+    assert "embeddings: left out" in complaints[0]
+
+
+@pytest.mark.parametrize("kind", data.HIGH_GENERATORS)
+def test_normals_are_held_back(kind):
+    alike = high_sites.drawn(kind, 16, 600, any_normals=False)
+    assert (alike.points.shape, alike.normals.shape) == ((600, 16), (high_sites.NORMALS, 16))
+    assert alike.points.dtype == alike.normals.dtype == np.float32
+    everything = np.concatenate(alike)
+    assert len(np.unique(everything, axis=0)) == len(everything)
+    anyhow = high_sites.drawn(kind, 16, 600, any_normals=True)
+    assert np.linalg.norm(anyhow.normals, axis=1) == pytest.approx(1.0, rel=1e-6)
+
+
+@pytest.mark.parametrize(("kind", "power"), [("decaying", 1.0), ("slow", 0.5)])
+def test_singular_values_decay(kind, power):
+    points = data.HIGH_GENERATORS[kind](20_000, 16, "float64")
+    found = np.linalg.svd(points, compute_uv=False) / np.sqrt(len(points))
+    assert found == pytest.approx(np.arange(1.0, 17.0) ** -power, rel=0.03)
+    assert points.std(axis=0).max() < 0.9  # turned away from the axes
+
+
+def test_best_of_ties():
+    points = np.array([[3.0], [1.0], [2.0], [1.0], [0.0], [1.0]], np.float32)
+    truths = truth.tops(points, np.array([[1.0], [-1.0]], np.float32), 3)
+    assert [sorted(ids.tolist()) for ids in truths] == [[0, 1, 2, 3, 5], [1, 3, 4, 5]]
+    assert truth.wrong_best([[0, 2, 5], [4, 2, 0]], truths) == 2
+
+
+def test_bytes_read_are_asked_for():
+    class Telling:
+        def bytes_read(self, normal, offset):
+            return {"codes": int(offset), "rows": 5}
+
+    asked = high_play.Asked(np.zeros((2, 3)), np.array([1.0, 3.0]))
+    assert high_play.bytes_read(Telling(), asked) == 7.0
+    assert high_play.bytes_read(object(), asked) is None
 
 
 def test_planning_runs(monkeypatch, capsys, tmp_path):
@@ -115,15 +192,28 @@ def test_missing_peers_are_named(monkeypatch):
 @pytest.mark.parametrize("d", [1, 2, 8])
 def test_contestants_agree_where_nothing_is_near_the_plane(d):
     points, normals = data.gauss(500, d), data.normals(7, d)
+    everybody = contestants.CONTESTANTS + high_contestants.SINGLE + high_contestants.BATCHED
     scores = np.sort(points.astype(float) @ normals.astype(float).T, axis=0)
     for row in (-1, -40):
         offsets = (0.5 * (scores[row - 1] + scores[row])).astype(np.float32)
-        for contestant in contestants.present()[0]:
-            answers = contestant(points, 1).report(normals, offsets)
-            assert len(answers) == 7
-            for answer, normal, offset in zip(answers, normals, offsets, strict=True):
-                expected = truth.inside(points, normal, offset).tolist()
-                assert sorted(np.asarray(answer, int).tolist()) == expected, contestant.name
+        truths = [ids.tolist() for ids in truth.insides(points, normals, offsets)]
+        for contestant in contestants.present(everybody)[0]:
+            ready = contestant(points, 1)
+            answers = ready.report(normals, offsets)
+            assert [sorted(np.asarray(ids, int).tolist()) for ids in answers] == truths, ready.name
+            one = ready.report_one(normals[0], offsets[0])
+            assert sorted(np.asarray(one, int).tolist()) == truths[0], ready.name
+
+
+@pytest.mark.filterwarnings("ignore:builtin type:DeprecationWarning")
+def test_contestants_agree_on_the_best():
+    points, normals = data.gauss(500, 8), data.normals(3, 8)
+    able, _ = contestants.present((contestants.Built, *high_contestants.TOP))
+    for contestant in able:
+        ready = contestant(points, 1)
+        answers = [ready.top(normal, 40) for normal in normals]
+        assert {len(ids) for ids in answers} == {40}
+        assert truth.wrong_best(answers, truth.tops(points, normals, 40)) == 0, ready.name
 
 
 def test_truth_is_that_of_the_oracle():
@@ -131,6 +221,8 @@ def test_truth_is_that_of_the_oracle():
     offsets = data.offsets(points, normals, 0.1)
     for normal, offset in zip(normals, offsets, strict=True):
         assert truth.inside(points, normal, offset).tolist() == report(points, normal, offset)
+    together = [ids.tolist() for ids in truth.insides(points, normals, offsets)]
+    assert together == [report(points, w, b) for w, b in zip(normals, offsets, strict=True)]
     assert truth.wrong([[1, 2, 3]], [np.array([2, 3, 4, 5])]) == 3
 
 
