@@ -4,7 +4,7 @@ import halfspace
 
 from .. import sizes
 
-STRUCTURES = ("Scan", "KDTree", "PartitionTree", "ShallowCuttings")
+STRUCTURES = ("Scan", "KDTree", "PartitionTree", "ShallowCuttings", "Cascade")
 
 DTYPES = ("float32", "float64")
 
