@@ -20,15 +20,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .query import relative_error
+from .query import DOUBLE, SINGLE, relative_error
 from .tiles import frozen
 
 RIDGE = 1e-5
 """Least variance of any direction, of the mean one."""
 
 LARGEST_EXPONENT = 400
-
-DOUBLE, SINGLE = 2.0**-53, 2.0**-24
 
 
 class Basis(NamedTuple):

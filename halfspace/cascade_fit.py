@@ -14,17 +14,20 @@ from . import parallel
 from .basis import Basis, fit_basis, transformed
 from .codes import (
     ROOM,
+    Heads,
     Ladder,
     Leading,
     Rows,
     Steps,
     encode,
+    encode_heads,
     fit_ladder,
     fit_steps,
     leading_width,
     rounded,
 )
 from .integer_dot import MOST_BYTE, MOST_NIBBLE, MOST_QUERY, ROW
+from .kd_tree import order_points
 from .tiles import TILE, frozen
 
 SAMPLE = 4096
@@ -51,6 +54,15 @@ ROW_POINT, ROW_COORDINATE = 15.0, 0.1
 FLOAT_POINT, FLOAT_BYTE = 30.0, 0.15
 """ns a point whose floats are read, and for each byte of them."""
 
+ORDER_COORDINATES = 12
+"""Leading coordinates by which points are put in order, where that lets tiles be skipped."""
+
+LEAST_TILE = 8
+"""Points that a tile of the sample is made of, at least."""
+
+MOST_OPENED = 0.6
+"""Share of a sample's tiles up to which order pays; those of all points are smaller."""
+
 MOST_CODES = 0.42
 """Bytes of codes for each byte of float32 points, where d does not force more."""
 
@@ -73,6 +85,7 @@ class Fit(NamedTuple):
     rest: Ladder
     row_steps: Steps
     row_residual: float
+    opened: float  # share of tiles expected to be read; below 1 where neighbours share them
     passed: float  # share of points expected to pass the leading codes
     open: float  # and the row codes
     nanoseconds: float  # expected, a point of a query
@@ -81,9 +94,13 @@ class Fit(NamedTuple):
         """Lines for `explain`."""
         bits = 4 if self.shape.nibbles else 8
         width = leading_width(d, self.shape.p, self.shape.nibbles)
+        order = "as they came"
+        if self.opened < 1.0:
+            order = f"neighbours share tiles, {self.opened:.1%} of which are read"
         lines = [
+            f"  order    {order}",
             f"  leading  {self.shape.p} of {d} coordinates, {bits} bits: {width} bytes a point, "
-            f"{self.passed:.3%} pass"
+            f"{self.passed:.3%} pass",
         ]
         if self.shape.rows:
             lines.append(f"  rows     {d} bytes a point that passed, {self.open:.3%} stay open")
@@ -127,6 +144,24 @@ def _passed(trial: _Trial, steps: Steps, p: int) -> float:
     return float(np.mean(estimates + off + rest + lost >= trial.offsets))
 
 
+def _opened(trial: _Trial, p: int, count: int) -> float:
+    """Share of tiles that half-spaces open, where neighbours share tiles, of so many points.
+
+    Tiles of the sample are fewer, so they are made of fewer points.
+    """
+    u = trial.points[order_points(np.ascontiguousarray(trial.points[:, :ORDER_COORDINATES]))]
+    size = int(np.clip(TILE * len(u) // max(1, count), LEAST_TILE, TILE))
+    tiles = u[: len(u) // size * size].reshape(-1, size, u.shape[1])
+    centres = tiles.mean(axis=1)
+    away = tiles - centres[:, None]
+    radii = np.linalg.norm(away[..., :p], axis=2).max(axis=1)
+    rests = np.linalg.norm(tiles[..., p:], axis=2).max(axis=1)
+    highest = centres[:, :p] @ trial.normals[:, :p].T
+    highest += np.outer(radii, np.linalg.norm(trial.normals[:, :p], axis=1))
+    highest += np.outer(rests, np.linalg.norm(trial.normals[:, p:], axis=1))
+    return float(np.mean(highest >= trial.offsets))
+
+
 def _widths(d: int) -> list[int]:
     """Numbers of leading coordinates worth a try."""
     return [p for p in (6, 14, 22, 30, 46, 62, 94, 126, 190) if p <= 0.75 * d] + [d]
@@ -160,11 +195,9 @@ def _choose(trial: _Trial, itemsize: int, share: float) -> tuple[Shape, float, f
     return best
 
 
-def fit_cascade(
-    points: NDArray, count: int, normals: NDArray | None, expected_count: int | None
-) -> Fit:
-    """Fit a cascade to the first `count` of some points, and normals like those to come."""
-    rng = np.random.default_rng(0)
+def fit_cascade(points: NDArray, normals: NDArray | None, expected_count: int | None) -> Fit:
+    """Fit a cascade to points (n, d), and normals like those to come."""
+    rng, count = np.random.default_rng(0), len(points)
     picked = np.sort(rng.choice(count, min(count, SAMPLE), replace=False))
     sample, d = points[picked], points.shape[1]
     basis = fit_basis(sample, normals, REACH)
@@ -178,11 +211,15 @@ def fit_cascade(
             asked = asked / np.abs(asked).max(axis=1, keepdims=True)
     asked = asked[np.isfinite(asked).all(axis=1)]
     shape, passed, still_open, cost = Shape(d, False, False), 1.0, 1.0, 1.0 + 0.1 * d
+    opened = 1.0
     if len(u) >= TILE and len(asked):
         with np.errstate(all="ignore"):
             trial = _try_out(basis, u, asked, share)
             if np.isfinite(trial.scores).all():
                 shape, passed, still_open, cost = _choose(trial, points.itemsize, share)
+                opened = _opened(trial, shape.p, count)
+                opened = opened if opened <= MOST_OPENED else 1.0
+                cost *= opened
     most = MOST_NIBBLE if shape.nibbles else MOST_BYTE
     steps = fit_steps(u[:, : shape.p], most)
     row_steps = fit_steps(u, MOST_BYTE)
@@ -196,6 +233,7 @@ def fit_cascade(
         fit_ladder(np.linalg.norm(u[:, shape.p :], axis=1) * 1.0001 + 1e-18, most),
         row_steps,
         _most_residual(row_off, d),
+        opened,
         passed,
         still_open,
         cost,
@@ -207,9 +245,29 @@ def _most_residual(residuals: NDArray, d: int) -> float:
     return float(ROOM * residuals.max(initial=0.0) + 2e-4 * np.sqrt(d))
 
 
+def _chunks(d: int, count: int) -> list[tuple[int, int]]:
+    """Rows to transform at a time, whole tiles."""
+    step = max(1, CHUNK // (d * TILE)) * TILE
+    return [(first, min(first + step, count)) for first in range(0, count, step)]
+
+
+def order_of(points: NDArray, fit: Fit) -> NDArray:
+    """Rows (n, d) in an order in which neighbours share tiles, by their leading coordinates."""
+    n, d = points.shape
+    some = np.zeros((n, min(fit.shape.p, ORDER_COORDINATES)), np.float32)
+
+    def part(first: int, last: int) -> None:
+        u, lengths = transformed(fit.basis, points[first:last])
+        kept = lengths <= fit.basis.reach
+        some[first:last][kept] = u[kept, : some.shape[1]]
+
+    parallel.run([lambda a=a, b=b: part(a, b) for a, b in _chunks(d, n)])
+    return order_points(some)
+
+
 def encode_all(
     points: NDArray, count: int, fit: Fit
-) -> tuple[NDArray, float, Basis, Leading, Rows]:
+) -> tuple[NDArray, float, Basis, Leading, Leading, Rows]:
     """Codes of the first `count` of some points (slots, d): the last fields of a cascade."""
     slots, d = points.shape
     shape, tiles = fit.shape, slots // TILE
@@ -219,16 +277,17 @@ def encode_all(
     always = np.zeros(tiles, np.uint64)
     leading = Leading(codes, fit.steps, fit.residual, fit.rest, 0.0, shape.nibbles)
     rows = Rows(row_codes, fit.row_steps, fit.row_residual)
-    step = max(1, CHUNK // (d * TILE)) * TILE
+    heads = Heads(np.empty((tiles, shape.p), np.uint8), np.empty(tiles), np.empty(tiles))
 
-    def part(first: int) -> float:
-        u, lengths = transformed(fit.basis, points[first : min(first + step, count)])
-        return encode(u, lengths, fit.basis.reach, first, leading, rows, always)
+    def part(first: int, last: int) -> float:
+        u, lengths = transformed(fit.basis, points[first:last])
+        return encode(u, lengths, fit.basis.reach, first, leading, rows, always, heads)
 
-    spreads = parallel.run([lambda first=first: part(first) for first in range(0, count, step)])
+    spreads = parallel.run([lambda a=a, b=b: part(a, b) for a, b in _chunks(d, count)])
     leading = leading._replace(codes=frozen(codes), spread=max(spreads, default=0.0))
     rows = rows._replace(codes=frozen(row_codes))
-    return frozen(always), _reach(fit.basis), fit.basis, leading, rows
+    above = encode_heads(heads, leading, d)
+    return frozen(always), _reach(fit.basis), fit.basis, above, leading, rows
 
 
 def _reach(basis: Basis) -> float:

@@ -16,6 +16,10 @@ alike,
 
 So a point is outside {<w, x> >= b} where its integer product is below ⌈(b - constant) / g⌉.
 
+*Heads.* The same holds for all points of a tile with the codes of its centre in place of c, the
+radius in place of ||ρ|| and ||w'_p|| in place of ||a||, since <w'_p, u_p - centre> is at most
+||w'_p|| times the radius.
+
 *Row codes.* All coordinates, weights a_j in float32:
 
     |<w, x> - L - fl(Σ a_j c_j)| <= ||a|| residual + γ_{d+4}(2^-24) 255 Σ |a_j| + |e|.
@@ -32,19 +36,24 @@ import numpy as np
 
 from .integer_dot import MOST_QUERY
 from .jit import REASSOCIATED, part
-from .query import gamma
+from .query import DOUBLE, SINGLE, gamma
 
 _LEAST, _MOST = -(2**31), 2**31 - 1
-_UNIT, _SINGLE = 2.0**-53, 2.0**-24
 
 
 class Aim(NamedTuple):
     """A normal in the terms of the filters, but for the arrays `aim` fills."""
 
-    constant: float  # upper bound where the integer product is zero
-    unit: float  # g
+    leading: tuple[float, float]  # constant and g of leading codes
+    heads: tuple[float, float]  # and of heads
     centre: float  # L of the row codes
     error: float  # of an estimate by row codes
+
+
+@part
+def _root_above(squares):
+    """Upper bound on the root of a sum of squares, whose terms may have underflowed."""
+    return math.sqrt(squares + 2.0**-1000) * (1.0 + 1e-6)
 
 
 @part
@@ -62,21 +71,22 @@ def _project(basis, normal, factors, scaled, projected):
         squares += weight * weight
         for j in range(d):
             projected[j] += basis.inverse[i, j] * weight
-    return base, size, math.sqrt(squares) * (1.0 + 1e-6)
+    return base, size, _root_above(squares)
 
 
 @part
 def _slack(d, size, reach):
     """What rounding may do to a constant whose terms' magnitudes add up to `size`."""
-    return gamma(4 * d + 64, _UNIT) * size + d * 2.0**-1040 * (1.0 + reach) + 2.0**-1000
+    return gamma(4 * d + 64, DOUBLE) * size + d * 2.0**-1040 * (1.0 + reach) + 2.0**-1000
 
 
 @part
-def _aim_leading(leading, projected, base, size, lost, weights, query):
+def _aim_leading(leading, of_tiles, projected, base, size, lost, weights, query):
     """Fill the signed bytes of a query; constant, the sum of magnitudes behind it, and g."""
     steps, d, p = leading.steps, projected.size, leading.steps.low.size
-    largest, squares, rest = 0.0, 0.0, 0.0
+    largest, squares, plain, rest = 0.0, 0.0, 0.0, 0.0
     for j in range(p):
+        plain += projected[j] * projected[j]
         weights[j] = projected[j] * steps.step[j]
         largest = max(largest, abs(weights[j]))
         squares += weights[j] * weights[j]
@@ -84,10 +94,12 @@ def _aim_leading(leading, projected, base, size, lost, weights, query):
         size += abs(projected[j] * steps.low[j])
     for j in range(p, d):
         rest += projected[j] * projected[j]
-    norm, rest = math.sqrt(squares) * (1.0 + 1e-6), math.sqrt(rest) * (1.0 + 1e-6)
-    by_residual, by_rest = norm * leading.residual.step, rest * leading.rest.step
+    norm, rest = _root_above(squares), _root_above(rest)
+    lever = _root_above(plain) if of_tiles else norm
+    by_residual, by_rest = lever * leading.residual.step, rest * leading.rest.step
     unit = max(max(largest, by_residual), by_rest) / MOST_QUERY * (1.0 + 1e-6)
-    if not 1e-290 < unit < 1e290:
+    # Without NaN too, which `max` may have passed over.
+    if not (1e-290 < unit < 1e290 and norm + lever + rest < 1e290):
         return np.inf, 0.0, 1.0
     off = 0.0
     for j in range(p):
@@ -98,8 +110,8 @@ def _aim_leading(leading, projected, base, size, lost, weights, query):
         base += left * steps.middle[j]
         size += abs(weights[j] * steps.middle[j])
     query[p] = np.int8(min(np.ceil(by_residual / unit), 127.0))
-    base += norm * leading.residual.first + math.sqrt(off) * (1.0 + 1e-6) * leading.spread + lost
-    size += norm * (leading.residual.first + leading.spread) + lost
+    base += lever * leading.residual.first + _root_above(off) * leading.spread + lost
+    size += lever * leading.residual.first + norm * leading.spread + lost
     if p < d:
         query[p + 1] = np.int8(min(np.ceil(by_rest / unit), 127.0))
         base += rest * leading.rest.first
@@ -118,51 +130,57 @@ def _aim_rows(rows, projected, base, size, lost, weights):
         squares += weight * weight
         base += projected[j] * steps.low[j]
         size += abs(projected[j] * steps.low[j])
-    error = math.sqrt(squares) * (1.0 + 1e-6) * rows.residual + lost
-    error += gamma(projected.size, _SINGLE) * steps.most * total + projected.size * 2.0**-110
+    error = _root_above(squares) * rows.residual + lost
+    error += gamma(projected.size, SINGLE) * steps.most * total + projected.size * 2.0**-110
     # Beyond this a sum may overflow float32.
     return base, size, error if steps.most * total < 1e30 else np.inf
 
 
 @part
-def aim(basis, leading, rows, normal, query, reach, scratch, leading_weights, row_weights):
-    """A half-space's normal in the terms of both filters, in the scale of `query`.
+def aim(
+    basis, heads, leading, rows, normal, query, reach, scratch, for_heads, for_leading, for_rows
+):
+    """A half-space's normal in the terms of all filters, in the scale of `query`.
 
     Parameters
     ----------
-    basis, leading, rows : Basis, Leading, Rows
+    basis, heads, leading, rows : Basis, Leading, Leading, Rows
     normal : float64 array, shape (d,)
     query : Halfspace
         As `prepare` made it.
     reach : float
         Upper bound on the norm of points that filters are asked about.
     scratch : float64 array, shape (3, d)
-    leading_weights : int8 array
+    for_heads, for_leading : int8 array
         Filled; zeros from p + 2 on.
-    row_weights : float32 array, shape (d,)
+    for_rows : float32 array, shape (d,)
         Filled where there are row codes.
     """
-    scaled, projected, weights = scratch[0], scratch[1], scratch[2]
+    scaled, projected, weights, d = scratch[0], scratch[1], scratch[2], normal.size
     base, size, norm = _project(basis, normal, query.factors, scaled, projected)
     lost = norm * basis.inverse_error
-    for j in range(projected.size):
+    for j in range(d):
         lost += abs(projected[j]) * basis.errors[j]
     lost *= 1.0 + 1e-6
-    constant, terms, unit = _aim_leading(
-        leading, projected, base, size, lost, weights, leading_weights
+    above, terms, head_unit = _aim_leading(
+        heads, True, projected, base, size, lost, weights, for_heads
     )
-    constant += _slack(projected.size, terms, reach)
+    above += _slack(d, terms, reach)
+    constant, terms, unit = _aim_leading(
+        leading, False, projected, base, size, lost, weights, for_leading
+    )
+    constant += _slack(d, terms, reach)
     centre, error = 0.0, np.inf
     if rows.codes.shape[0]:
-        centre, terms, error = _aim_rows(rows, projected, base, size, lost, row_weights)
-        error += _slack(projected.size, terms, reach)
-    return Aim(constant, unit, centre, error)
+        centre, terms, error = _aim_rows(rows, projected, base, size, lost, for_rows)
+        error += _slack(d, terms, reach)
+    return Aim((constant, unit), (above, head_unit), centre, error)
 
 
 @part
-def bar_of(aim, level):
+def bar_of(constant, unit, level):
     """Least integer product of a point that may score `level` or more, clamped to 32 bits."""
-    bar = (level - aim.constant) / aim.unit
+    bar = (level - constant) / unit
     bar -= abs(bar) * 2.0**-50
     if not bar > _LEAST:
         return np.int32(_LEAST)

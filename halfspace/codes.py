@@ -9,6 +9,9 @@ tiles that `integer_dot` reads; behind them stand ||ρ|| and the norm of all coo
 left out, both rounded up to steps of their own, so that an upper bound on an inner product is an
 inner product of codes. *Row* codes hold all coordinates of one point side by side, a byte each.
 
+*Heads* are leading codes of tiles: of the centre of a tile's points, with the radius around it in
+place of ||ρ||, and the largest norm of what was left out.
+
 A point that a bound does not hold for (out of the basis's reach, or with a residual beyond the
 last step) is marked in `always`, and no filter is asked about it.
 """
@@ -19,8 +22,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .integer_dot import MOST_BYTE
+from .integer_dot import MOST_BYTE, ROW
 from .jit import REASSOCIATED, kernel, part
+from .query import SINGLE, gamma
 from .tiles import TILE, frozen
 
 SHRINKS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4)
@@ -70,6 +74,14 @@ class Rows(NamedTuple):
     codes: np.ndarray  # (slots, d) uint8
     steps: Steps
     residual: float  # bound on ||ρ||
+
+
+class Heads(NamedTuple):
+    """What heads are made of, by tile."""
+
+    centres: np.ndarray  # (tiles, p) uint8, codes
+    radii: np.ndarray  # (tiles,) float64
+    rests: np.ndarray  # (tiles,) float64
 
 
 def leading_width(d: int, p: int, nibbles: bool) -> int:
@@ -124,7 +136,8 @@ def fit_ladder(values: NDArray, most: int) -> Ladder:
 @part
 def _climb(ladder, value):
     """Code of the step at or above a value; -1 where there is none."""
-    code = np.ceil(max(0.0, (value - ladder.first) / ladder.step * (1.0 + 1e-6)))
+    # In this order, `max` keeps a NaN.
+    code = np.ceil(max((value - ladder.first) / ladder.step * (1.0 + 1e-6), 0.0))
     return np.int64(code) if code <= ladder.most else np.int64(-1)
 
 
@@ -153,24 +166,61 @@ def _round(points, i, steps, codes):
         wide += from_middle * from_middle
         codes[j] = code
     # `exact` is off by 4 * 2^-24 of itself, which is at most the largest code and the residual.
-    extra = math.sqrt(codes.size) * 1e-4
-    return math.sqrt(off) * 1.001 + extra, math.sqrt(wide) * 1.001 + extra
+    extra, more = math.sqrt(codes.size) * 1e-4, 1.0 + gamma(codes.size + 8, SINGLE)
+    return math.sqrt(off) * more + extra, math.sqrt(wide) * more + extra
 
 
 @part(flags=REASSOCIATED)
 def _norm_from(points, i, p):
+    """Upper bound on the norm of row i's coordinates from p on."""
     total = np.float32(0.0)
     for j in range(p, points.shape[1]):
         total += points[i, j] * points[i, j]
-    return math.sqrt(np.float64(total)) * 1.0001 + 1e-18
+    return math.sqrt(np.float64(total)) * (1.0 + gamma(points.shape[1], SINGLE)) + 1e-18
+
+
+@part
+def _make_head(points, first, last, lanes, steps, heads, t, mean, codes):
+    """Head of tile t, whose `lanes` are among rows first … last - 1."""
+    p, count = codes.size, 0
+    mean[:] = 0.0
+    for i in range(first, last):
+        if (lanes >> np.uint64(i - first)) & _ONE:
+            count += 1
+            for j in range(p):
+                mean[0, j] += points[i, j]
+    for j in range(p):
+        mean[0, j] /= np.float32(max(count, 1))
+    _round(mean, 0, steps, codes)
+    for j in range(p):
+        heads.centres[t, j] = np.uint8(codes[j])
+        mean[0, j] = codes[j]
+    radius, rest = 0.0, 0.0
+    for i in range(first, last):
+        if (lanes >> np.uint64(i - first)) & _ONE:
+            radius = max(radius, _distance(points, i, steps, mean))
+            rest = max(rest, _norm_from(points, i, p))
+    heads.radii[t], heads.rests[t] = math.sqrt(radius) * (1.0 + 1e-6), rest
+
+
+@part(flags=REASSOCIATED)
+def _distance(points, i, steps, codes):
+    """Squared distance of row i from what codes stand for."""
+    total, low, step = 0.0, steps.low, steps.step
+    for j in range(low.size):
+        away = np.float64(points[i, j]) - (
+            np.float64(low[j]) + np.float64(step[j]) * np.float64(codes[0, j])
+        )
+        total += away * away
+    return total
 
 
 @kernel
-def encode(points, lengths, reach, first, leading, rows, always):
+def encode(points, lengths, reach, first, leading, rows, always, heads):
     """Write the codes of transformed points (n, d), float32, into slots from `first` on.
 
-    `lengths` are those that the basis's reach is compared with. Returns the largest spread of
-    leading codes among points that are not marked in `always`.
+    `first` is that of a tile. `lengths` are those that the basis's reach is compared with. Returns
+    the largest spread of leading codes among points that are not marked in `always`.
     """
     p, d, most_spread = leading.steps.low.size, points.shape[1], 0.0
     some, every = np.empty(p, np.float32), np.empty(d, np.float32)
@@ -201,4 +251,37 @@ def encode(points, lengths, reach, first, leading, rows, always):
         if rows.codes.shape[0]:
             for j in range(d):
                 rows.codes[slot, j] = np.uint8(every[j])
+    mean = np.empty((1, p), np.float32)
+    for start in range(0, points.shape[0], TILE):
+        t, last = (first + start) // TILE, min(start + TILE, points.shape[0])
+        _make_head(points, start, last, ~always[t], leading.steps, heads, t, mean, some)
     return most_spread
+
+
+@kernel
+def _put_heads(heads, leading, d):
+    """Write the codes of heads; the largest spread."""
+    p, codes, middle, most = heads.centres.shape[1], leading.codes, leading.steps.middle, 0.0
+    for t in range(heads.radii.size):
+        wide = 0.0
+        for j in range(p):
+            _put(codes, leading.nibbles, t // TILE, t % TILE, j, np.int64(heads.centres[t, j]))
+            wide += (np.float64(heads.centres[t, j]) - middle[j]) ** 2
+        _put(
+            codes, leading.nibbles, t // TILE, t % TILE, p, _climb(leading.residual, heads.radii[t])
+        )
+        if p < d:
+            rest = _climb(leading.rest, heads.rests[t])
+            _put(codes, leading.nibbles, t // TILE, t % TILE, p + 1, rest)
+        most = max(most, wide)
+    return math.sqrt(most) * 1.001
+
+
+def encode_heads(heads: Heads, leading: Leading, d: int) -> Leading:
+    """Heads as leading codes of tiles, 64 a tile of theirs, in the steps of those of the points."""
+    count = len(heads.radii)
+    codes = np.zeros((-(-count // TILE), leading.codes.shape[1], ROW), np.uint8)
+    ladders = [fit_ladder(a, leading.residual.most) for a in (heads.radii, heads.rests)]
+    made = Leading(codes, leading.steps, *ladders, 0.0, leading.nibbles)
+    spread = _put_heads(heads, made, d)
+    return made._replace(codes=frozen(codes), spread=spread)

@@ -71,6 +71,9 @@ OPEN_POINT, OPEN_COORDINATE = 40.0, 0.25
 CASCADE_BUILD, CASCADE_BUILD_COORDINATE = 150.0, 17.0
 """ns a point to build a cascade, and for each of its coordinates."""
 
+CASCADE_ORDER = 700.0
+"""ns a point to put points in order, where that lets a cascade skip tiles."""
+
 CASCADE_FIT, CASCADE_FIT_COORDINATE = 1e7, 7e5
 """ns to fit a cascade to samples, and for each of their coordinates."""
 
@@ -198,8 +201,8 @@ def cuttings_query(load: Load, cones: float, visits: Visits) -> float:
     return CUTTINGS_CALL + listed + visits.nodes * node_ns(load.d)
 
 
-def cascade_query(load: Load, p: int, passed: float, still_open: float) -> float:
-    """Nanoseconds a query of a cascade of p leading coordinates; shares that pass its stages."""
+def cascade_query(load: Load, p: float, passed: float, still_open: float) -> float:
+    """Nanoseconds a query of a cascade that reads p coordinates; shares that pass its stages."""
     point = CODE_POINT + CODE_COORDINATE * (p + 2)
     point += passed * (PASSED_POINT + PASSED_COORDINATE * load.d)
     point += still_open * (OPEN_POINT + OPEN_COORDINATE * load.d)

@@ -294,8 +294,11 @@ def least_cascade(load: Load) -> Forecast:
 def cascade(load: Load, sample: Sample, size: int, limits: Limits) -> Forecast:
     """Forecast of a cascade: what is fitted to a sample would do to all points."""
     count = max(1, round(load.count * size / load.n))
-    fit = fit_cascade(sample.first(size), size, sample.told, count)
+    fit = fit_cascade(sample.first(size), sample.told, count)
     p, nibbles, rows = fit.shape
-    query = cost_model.cascade_query(load, p, fit.passed, fit.open)
+    query = cost_model.cascade_query(load, fit.opened * p, fit.passed, fit.open)
     nbytes = cost_model.cascade_bytes(load, leading_width(load.d, p, nibbles), rows)
-    return Forecast(cost_model.cascade_build(load), query, nbytes)
+    build = cost_model.cascade_build(load)
+    if fit.opened < 1.0:
+        build += cost_model.CASCADE_ORDER * load.n
+    return Forecast(build, query, nbytes)

@@ -2,7 +2,8 @@
 
 A tile of codes is rows of 256 bytes, four to each of 64 lanes: with bytes for codes a row holds
 four coordinates, with nibbles eight, the first four in the low halves. A query is signed bytes in
-the order of the coordinates. The products are exact, so whatever adds them up gives the same mask:
+the order of the coordinates. The products are exact (255 * 127 a coordinate: 32 bits hold the sum
+for d < 66 000, and a basis of that size is 50 GB), so whatever adds them up gives the same mask:
 `vpdpbusd` where the processor has it (AVX-512 VNNI; 64 products an instruction), plain loops
 elsewhere.
 """

@@ -20,6 +20,9 @@ from .jit import part
 REGULAR, ALL, NONE = 0, 1, 2
 """Kinds of half-space: a real plane, every point, no point."""
 
+DOUBLE, SINGLE = 2.0**-53, 2.0**-24
+"""Unit roundoff of float64 and float32."""
+
 
 class Halfspace(NamedTuple):
     """One half-space, ready for filters: scalars only, its normals travel as arrays beside it.
@@ -76,9 +79,9 @@ def prepare(normal, offset, closed, narrow):
         narrow[j] = scaled
         squares += scaled * scaled
     norm = math.sqrt(squares) * (1.0 + 1e-6)
-    unit, tiny = 2.0**-53, 2.0**-1021
+    unit, tiny = DOUBLE, 2.0**-1021
     if narrow.itemsize == 4:
-        unit, tiny = 2.0**-24, 2.0**-125
+        unit, tiny = SINGLE, 2.0**-125
     return Halfspace(
         offset,
         0 if closed else 1,

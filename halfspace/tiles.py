@@ -17,6 +17,10 @@ from .query import settled_range
 
 TILE = 64
 
+OVERFLOWING = 1e30, 1e300
+"""Norms of float32 and float64 points, times d + 1, from which on a score may overflow the floats
+it is summed in, so that nothing may be settled."""
+
 CHUNK_FLOATS = 1 << 19
 """Coordinates that are laid out at a time."""
 
@@ -44,8 +48,7 @@ def upper_norms(rows: np.ndarray) -> np.ndarray:
     largest = np.abs(wide).max(axis=1, initial=0.0)
     unit = np.where(largest > 0.0, largest, 1.0)[:, None]
     norms = largest * np.sqrt(np.square(wide / unit).sum(axis=1)) * (1.0 + 1e-10)
-    # Beyond the limit a score may overflow the floats it is summed in, so nothing may be settled.
-    limit = 1e30 if rows.itemsize == 4 else 1e300
+    limit = OVERFLOWING[0] if rows.itemsize == 4 else OVERFLOWING[1]
     norms = np.where(largest > 0.0, norms + 2.0**-1074, 0.0)
     return np.where(norms * (rows.shape[1] + 1) < limit, norms, np.inf)
 

@@ -53,7 +53,8 @@ def test_more_queries_buy_more_building(d):
 def test_shallow_cuttings_are_for_few_dimensions():
     chosen = plan(N, 7, cloud(7), None, 10, MANY)
     assert chosen.structure in ("kd_tree", "partition_tree")
-    assert "7 > 6 dimensions" in chosen.candidates[-1].note
+    notes = {candidate.name: candidate.note for candidate in chosen.candidates}
+    assert "7 > 6 dimensions" in notes["shallow_cuttings"]
 
 
 def test_reports_of_nearly_everything_leave_nothing_to_skip():
@@ -66,7 +67,10 @@ def test_data_decide():
     flat[:, :2] = rng.standard_normal((ROWS, 2))
     options = {"queries": rng.standard_normal((20, 16)), "expected_queries": 10_000}
     assert plan(N, 16, flat, **options).structure in ("kd_tree", "partition_tree")
-    assert plan(N, 16, rng.standard_normal((ROWS, 16)), **options).structure == "scan"
+    assert plan(N, 16, rng.standard_normal((ROWS, 16)), **options).structure == "cascade"
+    trees = ("scan", "kd_tree", "partition_tree")
+    chosen = plan(N, 16, rng.standard_normal((ROWS, 16)), **options, candidates=trees)
+    assert chosen.structure == "scan"
 
 
 def test_queries_decide():

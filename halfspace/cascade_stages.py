@@ -1,0 +1,333 @@
+"""Stages of a cascade: flat arrays, half-spaces in the terms of every stage, and covers.
+
+A *head* stands for a tile as a leading code does for a point: the code of its centre, with the
+radius around it in place of the residual. 64 heads are tested like 64 points, and what all its
+queries skip of a tile is never read. Rows of lanes that pass are asked for from memory, and settled
+a few tiles later, when they have come.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from .basis import Basis
+from .code_filter import aim, bar_of, row_product, row_score
+from .codes import Leading, Rows
+from .integer_dot import BLOCK, survivors
+from .jit import kernel, part
+from .predicate import LIMBS, exact_sign
+from .prefetch import prefetch_row
+from .query import ALL, NONE, REGULAR, gamma, prepare, rescaled, settled_range
+from .tiles import TILE, Tiles, lowest_lane, popcount, used_lanes
+
+GROUP = 64
+"""Queries that share a tile while it is in cache."""
+
+WAITING = GROUP + 32
+"""Tiles that wait for their points to come from memory: what all queries may add, and some."""
+
+_ONE = np.uint64(1)
+LEAST, MOST = -(2**31), 2**31 - 1
+
+
+class CascadeArrays(NamedTuple):
+    """A cascade's flat arrays, read-only."""
+
+    tiles: Tiles  # data is a view of the points
+    points: np.ndarray  # (64 tiles, d) float32 or float64, row by row
+    always: np.ndarray  # (tiles,) uint64, lanes that filters say nothing of
+    reach: float  # upper bound on the norms of all others
+    basis: Basis
+    heads: Leading  # of tiles
+    leading: Leading
+    rows: Rows
+
+
+class Targets(NamedTuple):
+    """Half-spaces in the terms of every stage, a row a query."""
+
+    head_bars: np.ndarray  # int32
+    heads: np.ndarray  # (m, 4 or 8 a row of codes) int8
+    bars: np.ndarray  # int32, of leading codes
+    leading: np.ndarray  # (m, 4 or 8 a row of codes) int8
+    rows: np.ndarray  # (m, d) float32
+    narrow: np.ndarray  # (m, d) in the floats of the points
+    ranges: np.ndarray  # (m, 4) float64: level, norm, centre and error of row codes
+    scales: np.ndarray  # (m, 4) float64: constant and unit of leading codes, and of heads
+    kinds: np.ndarray  # int64
+
+
+@kernel
+def make_targets(cascade, normals, offsets, closed, m):
+    """Make the first m queries ready; room for a whole number of blocks, whose rest none pass."""
+    d, dtype, room = normals.shape[1], cascade.points.dtype, -(-m // BLOCK) * BLOCK
+    width = cascade.leading.codes.shape[1] * (8 if cascade.leading.nibbles else 4)
+    bars, leading = np.full(room, MOST, np.int32), np.zeros((room, width), np.int8)
+    head_bars, heads = np.full(room, MOST, np.int32), np.zeros((room, width), np.int8)
+    rows, narrow = np.zeros((room, d), np.float32), np.zeros((room, d), dtype)
+    ranges, kinds = np.zeros((room, 4)), np.full(room, NONE, np.int64)
+    scales = np.ones((room, 4))
+    scales[:, 0::2] = np.inf
+    scratch = np.empty((3, d))
+    for q in range(m):
+        query = prepare(normals[q], offsets[q], closed, narrow[q])
+        kinds[q], ranges[q, 0], ranges[q, 1] = query.kind, query.level, query.norm
+        if query.kind == REGULAR:
+            target = aim(
+                cascade.basis,
+                cascade.heads,
+                cascade.leading,
+                cascade.rows,
+                normals[q],
+                query,
+                cascade.reach,
+                scratch,
+                heads[q],
+                leading[q],
+                rows[q],
+            )
+            scales[q, 0], scales[q, 1] = target.leading
+            scales[q, 2], scales[q, 3] = target.heads
+            bars[q] = bar_of(scales[q, 0], scales[q, 1], query.level)
+            head_bars[q] = bar_of(scales[q, 2], scales[q, 3], query.level)
+            ranges[q, 2], ranges[q, 3] = target.centre, target.error
+        elif query.kind == ALL:
+            bars[q] = head_bars[q] = LEAST
+    return Targets(head_bars, heads, bars, leading, rows, narrow, ranges, scales, kinds)
+
+
+@part(inline=True)
+def _by_rows(codes, t, lanes, weights, q, level, centre, error):
+    """Settle lanes of tile t by row codes: those inside, and those still open."""
+    inside, left = np.uint64(0), lanes
+    while left:
+        lane = lowest_lane(left)
+        bit = left & (~left + _ONE)
+        left ^= bit
+        score = centre + row_product(codes, t * TILE + lane, weights, q)
+        if score - error > level:
+            inside |= bit
+            lanes ^= bit
+        elif score + error < level:
+            lanes ^= bit
+    return inside, lanes
+
+
+@part(inline=True)
+def _by_points(points, t, lanes, narrow, q, low, high):
+    """Settle lanes of tile t by their points' floats: those inside, and those still open."""
+    inside, left = np.uint64(0), lanes
+    while left:
+        lane = lowest_lane(left)
+        bit = left & (~left + _ONE)
+        left ^= bit
+        score = row_score(points, t * TILE + lane, narrow, q)
+        if score > high:
+            inside |= bit
+            lanes ^= bit
+        elif score < low:
+            lanes ^= bit
+    return inside, lanes
+
+
+@part(inline=True)
+def _exactly(points, t, lanes, normal, query, limbs):
+    """Lanes of tile t inside the half-space, by the exact predicate."""
+    inside = np.uint64(0)
+    while lanes:
+        lane = lowest_lane(lanes)
+        bit = lanes & (~lanes + _ONE)
+        lanes ^= bit
+        point = points[t * TILE + lane]
+        if exact_sign(normal, point, point[:0], query.offset, limbs) >= query.least_sign:
+            inside |= bit
+    return inside
+
+
+class Waiting(NamedTuple):
+    """Tiles some lanes of which passed; their rows were asked for from memory."""
+
+    tiles: np.ndarray  # (WAITING,) int64
+    queries: np.ndarray  # (WAITING,) int64
+    lanes: np.ndarray  # (WAITING,) uint64, still open
+    inside: np.ndarray  # (WAITING,) uint64, settled
+
+
+@kernel
+def make_sums():
+    """Scratch of `survivors`."""
+    return np.empty(TILE, np.int32)
+
+
+@kernel
+def make_waiting():
+    """Room for tiles to wait in."""
+    return Waiting(
+        np.empty(WAITING, np.int64),
+        np.empty(WAITING, np.int64),
+        np.empty(WAITING, np.uint64),
+        np.empty(WAITING, np.uint64),
+    )
+
+
+class Found(NamedTuple):
+    """Where covers go, query q's parts from ends[q] on."""
+
+    parts: np.ndarray
+    masks: np.ndarray
+    ends: np.ndarray
+    counts: np.ndarray
+    work: np.ndarray
+
+
+@part(inline=True)
+def ask_for(rows, t, lanes):
+    """Ask memory for the rows of some lanes of tile t."""
+    while lanes:
+        prefetch_row(rows, t * TILE + lowest_lane(lanes))
+        lanes &= lanes - _ONE
+
+
+@part
+def _settle_by_rows(codes, points, always, targets, waiting, number):
+    """Settle what waits by row codes, and ask for the points of what stays open."""
+    for i in range(number):
+        t, q, lanes = waiting.tiles[i], waiting.queries[i], waiting.lanes[i]
+        waiting.inside[i] = np.uint64(0)
+        if targets.kinds[q] == REGULAR and codes.shape[0]:
+            level, centre, error = targets.ranges[q, 0], targets.ranges[q, 2], targets.ranges[q, 3]
+            waiting.inside[i], left = _by_rows(
+                codes, t, lanes & ~always[t], targets.rows, q, level, centre, error
+            )
+            waiting.lanes[i] = left | (lanes & always[t])
+            ask_for(points, t, waiting.lanes[i])
+
+
+@part
+def _settle_by_points(
+    tiles,
+    points,
+    targets,
+    normals,
+    offsets,
+    query,
+    waiting,
+    number,
+    done,
+    stop_at_first,
+    found,
+    limbs,
+):
+    """Settle all that waits, and add it to the covers."""
+    error = gamma(normals.shape[1], query.unit)
+    for i in range(number):
+        t, q, inside, lanes = (
+            waiting.tiles[i],
+            waiting.queries[i],
+            waiting.inside[i],
+            waiting.lanes[i],
+        )
+        if done[q]:
+            continue
+        if targets.kinds[q] != REGULAR:
+            inside = lanes
+        elif lanes:
+            level, norm = targets.ranges[q, 0], targets.ranges[q, 1]
+            query = rescaled(query, offsets[q], level, norm, error)
+            low, high = settled_range(query, level, tiles.norms[t])
+            more, lanes = _by_points(points, t, lanes, targets.narrow, q, low, high)
+            inside |= more
+            if lanes:
+                found.work[q, 2] += popcount(lanes)
+                inside |= _exactly(points, t, lanes, normals[q], query, limbs)
+        if inside:
+            at = found.ends[q]
+            found.parts[at], found.masks[at], found.ends[q] = t, inside, at + 1
+            found.counts[q] += popcount(inside)
+            done[q] |= stop_at_first
+
+
+@kernel
+def cover_cascade(
+    cascade, normals, offsets, closed, stop_at_first, indptr, parts, masks, counts, work
+):
+    """Cover up to 64 half-spaces, tile by tile; see `cover.covers` for the arguments."""
+    points, count, tiles = cascade.points, cascade.tiles.ranks.size, cascade.tiles.norms.size
+    codes, nibbles, row_codes = cascade.leading.codes, cascade.leading.nibbles, cascade.rows.codes
+    heads, always, by_rows = cascade.heads.codes, cascade.always, row_codes.shape[0] > 0
+    if not tiles:
+        return offsets.size
+    group = min(GROUP, offsets.size, parts.size // tiles)
+    targets = make_targets(cascade, normals, offsets, closed, group)
+    bars, leading, done = targets.bars, targets.leading, targets.kinds == NONE
+    head_bars, above = targets.head_bars, targets.heads
+    limbs, passing, sums = np.zeros(LIMBS, np.int64), np.empty(BLOCK, np.uint64), make_sums()
+    found = Found(parts, masks, np.arange(group) * tiles, counts, work)
+    waiting, opened = make_waiting(), np.empty(bars.size, np.uint64)
+    query = prepare(normals[0], offsets[0], closed, targets.narrow[0])
+    block, number = 1 if group == 1 else BLOCK, 0
+    for t in range(tiles):
+        if t % TILE == 0:
+            head, used = t // TILE, used_lanes(tiles, t // TILE)
+            for start in range(0, group, block):
+                survivors(
+                    heads,
+                    head,
+                    above,
+                    start,
+                    block,
+                    head_bars,
+                    nibbles,
+                    sums,
+                    passing,
+                )
+                for q in range(start, start + block):
+                    opened[q] = passing[q - start] & used
+            for q in range(group):
+                if not done[q]:
+                    work[q, 0] += popcount(used)
+                    work[q, 1] += TILE * popcount(opened[q])
+        used, bit = used_lanes(count, t), np.uint64(t % TILE)
+        for start in range(0, group, block):
+            wanted = opened[start]
+            for q in range(start + 1, start + block):
+                wanted |= opened[q]
+            if not (((wanted >> bit) & _ONE) or always[t]):
+                continue
+            survivors(codes, t, leading, start, block, bars, nibbles, sums, passing)
+            for q in range(start, min(start + block, group)):
+                mask = (passing[q - start] | always[t]) & used
+                if not mask or done[q]:
+                    continue
+                if by_rows:
+                    ask_for(row_codes, t, mask)
+                else:
+                    ask_for(points, t, mask)
+                waiting.tiles[number], waiting.queries[number], waiting.lanes[number] = t, q, mask
+                number += 1
+        if number > WAITING - group or (number and t == tiles - 1):
+            _settle_by_rows(row_codes, points, always, targets, waiting, number)
+            _settle_by_points(
+                cascade.tiles,
+                points,
+                targets,
+                normals,
+                offsets,
+                query,
+                waiting,
+                number,
+                done,
+                stop_at_first,
+                found,
+                limbs,
+            )
+            number = 0
+    # Each query wrote where it could not run into the next; now they move together.
+    at = 0
+    for q in range(group):
+        work[q, 1] = min(work[q, 1], count)
+        for s in range(q * tiles, found.ends[q]):
+            parts[at], masks[at] = parts[s], masks[s]
+            at += 1
+        indptr[q + 1] = at
+    return group
