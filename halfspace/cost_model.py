@@ -15,8 +15,6 @@ import math
 from typing import NamedTuple
 
 from .bounds import frame_shape
-from .cover import BLOCK_PARTS
-from .product_scan import group_size, products_pay
 from .tiles import TILE
 from .tree import FANOUT
 
@@ -25,9 +23,6 @@ CALL = 220.0
 
 SCAN_POINT, SCAN_COORDINATE = 0.24, 0.0144
 """ns a point scored by a scan: fixed, and for each byte of its coordinates."""
-
-PRODUCT_POINT, PRODUCT_COORDINATE = 0.28, 0.005
-"""The same where a scan takes matrix products."""
 
 SCAN_ID, SCAN_HIT = 0.9, 9.5
 """ns an id reported by a scan, in order as found; and a tile that holds any."""
@@ -175,9 +170,6 @@ def least_visits(load: Load) -> Visits:
 def scan_query(load: Load) -> float:
     """Nanoseconds a query of a scan."""
     point = SCAN_POINT + SCAN_COORDINATE * load.point_bytes
-    tiles = -(-load.n // TILE)
-    if products_pay(group_size(load.queries, tiles, load.d, BLOCK_PARTS), load.n, load.d):
-        point = PRODUCT_POINT + PRODUCT_COORDINATE * load.point_bytes
     hits = min(load.count, load.n / TILE)
     return CALL + load.n * point + SCAN_HIT * hits + SCAN_ID * load.count
 
