@@ -1,6 +1,7 @@
 """Scan: every tile, every time. The reference, and the fallback where nothing prunes.
 
-Report, count, any and sum touch all n points, O(n d); `top` keeps a heap, O(n d + k log k log n)
+Report, count, any and sum touch all n points, O(n d), for a batch by matrix products where they are
+faster (`product_scan.py`); `top` keeps a heap, O(n d + k log k log n)
 expected on points in random order. The floor is reading n d floats once.
 """
 
@@ -12,6 +13,7 @@ from .index import Index
 from .jit import kernel
 from .polytope import cover_polytopes_scan
 from .predicate import LIMBS
+from .product_scan import cover_products, group_size, products_pay
 from .query import ALL, NONE, prepare
 from .ranking import Best, offer_tile, sort_best
 from .tiles import TILE, Tiles, make_tiles, popcount, tile_mask, used_lanes
@@ -52,6 +54,28 @@ def cover_scan(scan, normals, offsets, closed, stop_at_first, indptr, parts, mas
     return offsets.size
 
 
+def cover_batch(
+    scan: ScanArrays,
+    normals: np.ndarray,
+    offsets: np.ndarray,
+    closed: bool,
+    stop_at_first: bool,
+    indptr: np.ndarray,
+    parts: np.ndarray,
+    masks: np.ndarray,
+    counts: np.ndarray,
+    work: np.ndarray,
+) -> int:
+    """Cover half-spaces by products where that pays; see `cover.covers` for the arguments."""
+    tiles, d, _ = scan.tiles.data.shape
+    size = group_size(len(offsets), tiles, d, len(parts))
+    room = indptr, parts, masks, counts, work
+    # Only a scan query by query can stop at a query's first point.
+    if stop_at_first or not products_pay(size, scan.tiles.count, d):
+        return cover_scan(scan, normals, offsets, closed, stop_at_first, *room)
+    return cover_products(scan.tiles, normals, offsets, closed, size, *room)
+
+
 @kernel
 def top_scan(scan, normals, slots, scores):
     """Slots and scores of the k best of each query, best first; slots (m, k)."""
@@ -84,7 +108,7 @@ class Scan(Index):
     array([1])
     """
 
-    _cover_kernel = cover_scan
+    _cover_kernel = cover_batch
     _top_kernel = top_scan
     _polytope_kernel = cover_polytopes_scan
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from .scan import Scan
 from .structures import STRUCTURES
 
 
@@ -27,3 +28,5 @@ def warmup(dtypes: tuple[type, ...] = (np.float32, np.float64)) -> None:
             index.report_polytope(np.ones((1, 2, 2)), 1.0)
             index.sum([1.0, 1.0], 1.0)
             index.top([1.0, 1.0], 3)
+        # A batch large enough for products, whatever its dimension.
+        Scan(np.zeros((1100, 16), dtype)).count(np.ones((64, 16)), 1.0)
