@@ -59,8 +59,8 @@ class Cascade(Index):
     >>> import numpy as np, halfspace
     >>> points = np.random.default_rng(0).standard_normal((20_000, 32))
     >>> index = halfspace.Cascade(points)
-    >>> index.report(np.ones(32), 22.0).tolist()
-    [5180, 13113]
+    >>> index.report(np.ones(32), 20.0).tolist()
+    [13624, 19890]
     """
 
     _cover_kernel = cover_cascade

@@ -254,6 +254,23 @@ def test_bounds_of_ordinary_fits_hold(rng, d, dtype):
     assert check_bounds(index, points, rng.standard_normal(d) / scales).any()
 
 
+@examples(0.5)
+@given(rng=rngs(), p=st.integers(1, 7), nibbles=st.booleans())
+def test_bounds_hold_where_they_are_tight(rng, p, nibbles):
+    """Normals along what was left out of a point, or along what was rounded: Cauchy's equality."""
+    points, shape = cloud(SMALL, 8, np.float64, rng), cascade_fit.Shape(p, nibbles, True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cascade_fit, "_choose", lambda *_: (shape, 0.1, 0.1, 1.0))
+        index = halfspace.Cascade(points)
+    basis, steps = index.structure.basis, index.structure.leading.steps
+    u = bases.transformed(basis, points[rng.integers(SMALL)][None])[0].astype(np.float64)
+    along = np.zeros((2, 8))
+    along[0, p:] = u[0, p:]
+    along[1, :p] = codes.rounded(u[:, :p], steps)[1][0] / steps.step
+    for normal in along @ basis.forward * basis.scale:
+        check_bounds(index, points, normal)
+
+
 @kernel
 def _norm(points, p):
     return codes._norm_from(points, 0, p)
