@@ -34,7 +34,7 @@ class Cascade(Index):
     """Certified 4- or 8-bit filters in a basis made for the data, then the exact predicate.
 
     For d >= 8, where trees do not prune. Build O(n d^2), query O(n p) half bytes or bytes and O(d)
-    for each point that passes, memory at most 1.5 times that of float32 points from d = 32 on.
+    for each point that passes; memory at most 1.5 times that of points in float32, from d = 32 on.
     Answers and errors as for `Index`; what is chosen from samples only decides the speed.
 
     Parameters
@@ -86,7 +86,7 @@ class Cascade(Index):
     def _build(self, points: np.ndarray, ranks: np.ndarray, weights: np.ndarray) -> CascadeArrays:
         normals = self._queries
         if normals is not None:
-            normals = as_normals(normals, points.shape[1])[0]
+            normals = as_normals(normals, points.shape[1], "queries")[0]
         self._fit = fit_cascade(points, normals, self._expected_count)
         order = order_of(points, self._fit) if self._fit.opened < 1.0 else np.argsort(ranks)
         rows = make_rows(points, order)

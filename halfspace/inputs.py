@@ -108,14 +108,14 @@ def as_weights(weights: ArrayLike, n: int) -> np.ndarray:
     return np.ascontiguousarray(array, np.float64)
 
 
-def as_normals(normals: ArrayLike, dim: int) -> tuple[np.ndarray, bool]:
+def as_normals(normals: ArrayLike, dim: int, name: str = "normals") -> tuple[np.ndarray, bool]:
     """Normals (m, dim), float64, finite; and whether a single one (dim,) came."""
-    array = as_real(normals, "normals")
+    array = as_real(normals, name)
     single = array.ndim == 1
     if array.ndim not in (1, 2) or array.shape[-1] != dim:
-        raise ValueError(f"normals: expected shape ({dim},) or (m, {dim}), got shape {array.shape}")
+        raise ValueError(f"{name}: expected shape ({dim},) or (m, {dim}), got shape {array.shape}")
     array = np.atleast_2d(array)
-    check_finite(array, "normals")
+    check_finite(array, name)
     return _as_argument(array), single
 
 

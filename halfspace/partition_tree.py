@@ -138,7 +138,7 @@ def _learn(points: np.ndarray, queries: ArrayLike | tuple[ArrayLike, ArrayLike] 
         normals, offsets, _ = as_queries(*queries, d)
         normals = _crossing_normals(points, normals, offsets) if len(points) else normals
     else:
-        normals = as_normals(queries, d)[0]
+        normals = as_normals(queries, d, "queries")[0]
     sizes = np.abs(normals).max(axis=1, initial=0.0)
     usable = sizes > 0.0
     return _Queries(normals[usable] / sizes[usable, None], 0.0)

@@ -234,7 +234,7 @@ def plan(
     if unknown:
         known = ", ".join(STRUCTURES)
         raise ValueError(f"candidates: expected some of {known}, got {unknown[0]!r}")
-    normals = None if queries is None else as_normals(queries, d)[0]
+    normals = None if queries is None else as_normals(queries, d, "queries")[0]
     wishes = _checked_wishes(expected_count, expected_queries, memory)
     return _choose(n, points, normals, wishes, candidates)
 
@@ -342,7 +342,7 @@ def build(
         raise ValueError(f"structure: expected one of {known}, got {structure!r}")
     wishes = _checked_wishes(expected_count, expected_queries, memory)
     rows = as_points(points)
-    normals = None if queries is None else as_normals(queries, rows.shape[1])[0]
+    normals = None if queries is None else as_normals(queries, rows.shape[1], "queries")[0]
     options = {**wishes._asdict(), "queries": normals}
     if wanted != "auto":
         return _checked(_make(wanted, rows, ids, weights, options), memory, "chosen by hand")

@@ -259,10 +259,10 @@ def test_queries_move_no_answer(data):
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"queries": np.ones((4, 2))}, ValueError, "normals: expected shape"),
+        ({"queries": np.ones((4, 2))}, ValueError, "queries: expected shape"),
         ({"queries": (np.ones((4, 3)), np.ones(3))}, ValueError, "offsets: expected"),
         ({"queries": np.full((1, 3), np.nan)}, ValueError, "row 0"),
-        ({"queries": np.array([["a"] * 3])}, TypeError, "normals"),
+        ({"queries": np.array([["a"] * 3])}, TypeError, "queries"),
         ({"seed": -1}, ValueError, "seed"),
         ({"seed": 0.5}, TypeError, "seed"),
     ],
