@@ -141,9 +141,10 @@ def entrants(ways: Sequence[Way], d: int, plan: Plan) -> dict[str, tuple[Callabl
 
 
 def warm(setting: Setting, plan: Plan) -> None:
-    """Build all of ours once, small."""
+    """Build all of ours once, small, and compile what is not tried on small sets."""
     if len(setting.points) <= WARMING:
         return
+    halfspace.warmup((setting.points.dtype.type,))
     small = setting._replace(points=setting.points[:WARMING], count=min(setting.count, WARMING))
     for name, make in OURS.items():
         if plan.plays(name):
