@@ -130,7 +130,7 @@ def _by_points(points, t, lanes, narrow, q, low, high):
     return inside, lanes
 
 
-@part(inline=True)
+@part
 def _exactly(points, t, lanes, normal, query, limbs):
     """Lanes of tile t inside the half-space, by the exact predicate."""
     inside = np.uint64(0)

@@ -152,7 +152,7 @@ _one_byte, _one_nibble = _instruction(1, False), _instruction(1, True)
 _block_byte, _block_nibble = _instruction(BLOCK, False), _instruction(BLOCK, True)
 
 
-@part(inline=True)
+@part
 def _survivors_by_instruction(codes, t, normals, q, count, bars, nibbles, sums, out):
     if nibbles:
         if count == 1:
@@ -165,7 +165,7 @@ def _survivors_by_instruction(codes, t, normals, q, count, bars, nibbles, sums, 
         _block_byte(codes, t, normals, q, bars, out)
 
 
-@part(inline=True)
+@part
 def survivors_by_loops(codes, t, normals, q, count, bars, nibbles, sums, out):
     """`survivors` in plain loops."""
     low, four = np.int32(15), np.int32(4)
