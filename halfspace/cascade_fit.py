@@ -28,7 +28,7 @@ from .codes import (
 )
 from .integer_dot import MOST_BYTE, MOST_NIBBLE, MOST_QUERY, ROW
 from .kd_tree import order_points
-from .tiles import TILE, frozen
+from .tiles import TILE, frozen, line_zeros
 
 SAMPLE = 4096
 DIRECTIONS = 16
@@ -36,7 +36,7 @@ DIRECTIONS = 16
 USUAL_SHARE = 0.001
 """Share of the points a report is expected to hold where nobody says."""
 
-LEAST_FOUND = 8
+LEAST_FOUND = 4
 """Points of the sample that a half-space holds at least."""
 
 REACH = 4.0
@@ -272,8 +272,8 @@ def encode_all(
     slots, d = points.shape
     shape, tiles = fit.shape, slots // TILE
     row_bytes = leading_width(d, shape.p, shape.nibbles) // 4
-    codes = np.zeros((tiles, row_bytes, ROW), np.uint8)
-    row_codes = np.zeros((slots if shape.rows else 0, d), np.uint8)
+    codes = line_zeros((tiles, row_bytes, ROW), np.uint8)
+    row_codes = line_zeros((slots if shape.rows else 0, d), np.uint8)
     always = np.zeros(tiles, np.uint64)
     leading = Leading(codes, fit.steps, fit.residual, fit.rest, 0.0, shape.nibbles)
     rows = Rows(row_codes, fit.row_steps, fit.row_residual)

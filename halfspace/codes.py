@@ -33,7 +33,7 @@ SHRINKS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4)
 BYTE_ROOM = 1.3
 """What the range of a sample is stretched by for codes of a byte: few points are to be clamped."""
 
-ROOM = 1.05
+ROOM = 1.2
 """What bounds taken from a sample are stretched by."""
 
 _ONE = np.uint64(1)

@@ -6,9 +6,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from .jit import part
-
-LINE = 64
-"""Bytes that come at once."""
+from .tiles import LINE
 
 
 @intrinsic
@@ -20,8 +18,8 @@ def _prefetch_byte(typing_context, array, byte):
         flag = ir.IntType(32)
         kind = ir.FunctionType(ir.VoidType(), [pointer.type, flag, flag, flag])
         ask = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-        # To be read, kept in all caches, data.
-        builder.call(ask, [pointer, flag(0), flag(3), flag(1)])
+        # To be read, kept in the last cache: near ones are busy with what streams by; data.
+        builder.call(ask, [pointer, flag(0), flag(1), flag(1)])
         return context.get_dummy_value()
 
     return types.void(array, types.int64), generate

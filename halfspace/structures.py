@@ -58,7 +58,7 @@ STRUCTURES = {
         options=("queries", "expected_count"),
         least=forecast.least_cascade,
         sampled=forecast.cascade,
-        sampling=280.0,
+        sampling=110.0,
         margin=1.05,
     ),
 }

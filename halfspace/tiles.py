@@ -21,6 +21,9 @@ OVERFLOWING = 1e30, 1e300
 """Norms of float32 and float64 points, times d + 1, from which on a score may overflow the floats
 it is summed in, so that nothing may be settled."""
 
+LINE = 64
+"""Bytes that come from memory at once."""
+
 CHUNK_FLOATS = 1 << 19
 """Coordinates that are laid out at a time."""
 
@@ -80,10 +83,18 @@ def make_tiles(points: np.ndarray, order: np.ndarray, ranks: np.ndarray) -> Tile
     return Tiles(frozen(data), frozen(norms), frozen(ranks[order].astype(np.int32)))
 
 
+def line_zeros(shape: tuple[int, ...], dtype: np.typing.DTypeLike) -> np.ndarray:
+    """Zeros that start where a line of cache does, so that rows lie in as few lines as they can."""
+    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    room = np.zeros(size + LINE, np.uint8)
+    first = -room.ctypes.data % LINE
+    return room[first : first + size].view(dtype).reshape(shape)
+
+
 def make_rows(points: np.ndarray, order: np.ndarray) -> np.ndarray:
     """Lay `points` (n, d) out row by row, with zeros up to a whole number of tiles."""
     n, d = points.shape
-    rows = np.zeros((-(-n // TILE) * TILE, d), points.dtype)
+    rows = line_zeros((-(-n // TILE) * TILE, d), points.dtype)
     np.take(points, order, axis=0, out=rows[:n], mode="clip")
     return frozen(rows)
 

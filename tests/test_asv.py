@@ -116,8 +116,9 @@ def test_contestants_are_skipped(monkeypatch, capsys):
     monkeypatch.setenv(sizes.VARIABLE, "0.0001")
     high.main(["--dims", "16", "--kinds", "gauss", "--only", "top", "--skip", "told", "faiss"])
     out = capsys.readouterr().out
-    assert high_contestants.TOLD not in out
-    assert high_contestants.FaissScaled.name not in out
+    played = "\n".join(line for line in out.splitlines() if "left out" not in line)
+    assert high_contestants.TOLD not in played
+    assert high_contestants.FaissScaled.name not in played
     assert high_contestants.REFERENCE in out
 
 

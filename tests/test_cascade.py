@@ -25,7 +25,7 @@ from halfspace.integer_dot import (
 )
 from halfspace.jit import kernel
 from halfspace.query import prepare
-from halfspace.tiles import TILE, popcount, used_lanes
+from halfspace.tiles import LINE, TILE, popcount, used_lanes
 
 from . import oracle
 from .datasets import DATASETS, gauss
@@ -381,7 +381,7 @@ def test_queries_of_little_use(told):
 def test_a_pickle_holds_points_once():
     index = halfspace.Cascade(cloud(SMALL, 40))
     copy = pickle.loads(pickle.dumps(index))
-    assert copy.nbytes == index.nbytes
+    assert 0 <= index.nbytes - copy.nbytes < 4 * LINE  # a copy starts wherever it does
     assert np.shares_memory(copy.structure.tiles.data, copy.structure.points)
     assert_as_scan(copy, cloud(SMALL, 40), np.eye(40)[:5], np.full(5, 1.0))
 
@@ -455,3 +455,11 @@ def test_explain_shows_the_stages(monkeypatch):
 def test_options_are_checked(options, error, message):
     with pytest.raises(error, match=message):
         halfspace.Cascade(cloud(SMALL, 8), **options)
+
+
+def test_bytes_read_are_those_of_open_tiles():
+    index = halfspace.Cascade(cloud(SMALL, 8))
+    codes, heads = index.structure.leading.codes, index.structure.heads.codes
+    assert index.bytes_read(np.ones(8), -1e9) <= codes.nbytes + heads.nbytes
+    assert index.bytes_read(np.ones(8), 1e9) == heads.nbytes
+    assert index.bytes_read(np.ones((3, 8)), 0.0).shape == (3,)
