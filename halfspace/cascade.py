@@ -27,7 +27,7 @@ from .cascade_top import top_cascade
 from .index import Index
 from .inputs import as_count, as_normals
 from .polytope import cover_polytopes_scan
-from .tiles import TILE, make_rows, tile_view, tiles_of_rows
+from .tiles import TILE, make_rows, on_lines, tile_view, tiles_of_rows
 
 
 class Cascade(Index):
@@ -100,8 +100,14 @@ class Cascade(Index):
 
     def __setstate__(self, state: dict) -> None:
         structure = state["structure"]
-        tiles = structure.tiles._replace(data=tile_view(structure.points))
-        super().__setstate__(state | {"structure": structure._replace(tiles=tiles)})
+        points, leading, rows = on_lines(structure.points), structure.leading, structure.rows
+        structure = structure._replace(
+            tiles=structure.tiles._replace(data=tile_view(points)),
+            points=points,
+            leading=leading._replace(codes=on_lines(leading.codes)),
+            rows=rows._replace(codes=on_lines(rows.codes)),
+        )
+        super().__setstate__(state | {"structure": structure})
 
     def _query_nanoseconds(self) -> float:
         return 1000.0 + len(self) * self._fit.nanoseconds

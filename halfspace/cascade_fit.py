@@ -267,27 +267,28 @@ def order_of(points: NDArray, fit: Fit) -> NDArray:
 
 def encode_all(
     points: NDArray, count: int, fit: Fit
-) -> tuple[NDArray, float, Basis, Leading, Leading, Rows]:
+) -> tuple[NDArray, NDArray, float, Basis, Leading, Leading, Rows]:
     """Codes of the first `count` of some points (slots, d): the last fields of a cascade."""
     slots, d = points.shape
     shape, tiles = fit.shape, slots // TILE
     row_bytes = leading_width(d, shape.p, shape.nibbles) // 4
     codes = line_zeros((tiles, row_bytes, ROW), np.uint8)
     row_codes = line_zeros((slots if shape.rows else 0, d), np.uint8)
-    always = np.zeros(tiles, np.uint64)
+    always, bare = np.zeros(tiles, np.uint64), np.zeros(tiles, np.uint64)
     leading = Leading(codes, fit.steps, fit.residual, fit.rest, 0.0, shape.nibbles)
     rows = Rows(row_codes, fit.row_steps, fit.row_residual)
     heads = Heads(np.empty((tiles, shape.p), np.uint8), np.empty(tiles), np.empty(tiles))
 
     def part(first: int, last: int) -> float:
         u, lengths = transformed(fit.basis, points[first:last])
-        return encode(u, lengths, fit.basis.reach, first, leading, rows, always, heads)
+        return encode(u, lengths, fit.basis.reach, first, leading, rows, always, bare, heads)
 
     spreads = parallel.run([lambda a=a, b=b: part(a, b) for a, b in _chunks(d, count)])
     leading = leading._replace(codes=frozen(codes), spread=max(spreads, default=0.0))
     rows = rows._replace(codes=frozen(row_codes))
     above = encode_heads(heads, leading, d)
-    return frozen(always), _reach(fit.basis), fit.basis, above, leading, rows
+    reach = _reach(fit.basis)
+    return frozen(always), frozen(bare), reach, fit.basis, above, leading, rows
 
 
 def _reach(basis: Basis) -> float:

@@ -35,7 +35,8 @@ class CascadeArrays(NamedTuple):
 
     tiles: Tiles  # data is a view of the points
     points: np.ndarray  # (64 tiles, d) float32 or float64, row by row
-    always: np.ndarray  # (tiles,) uint64, lanes that filters say nothing of
+    always: np.ndarray  # (tiles,) uint64, lanes that leading codes say nothing of
+    bare: np.ndarray  # (tiles,) uint64, those that row codes say nothing of either
     reach: float  # upper bound on the norms of all others
     basis: Basis
     heads: Leading  # of tiles
@@ -189,7 +190,7 @@ def ask_for(rows, t, lanes):
 
 
 @part
-def _settle_by_rows(codes, points, always, targets, waiting, number):
+def _settle_by_rows(codes, points, bare, targets, waiting, number):
     """Settle what waits by row codes, and ask for the points of what stays open."""
     for i in range(number):
         t, q, lanes = waiting.tiles[i], waiting.queries[i], waiting.lanes[i]
@@ -197,9 +198,9 @@ def _settle_by_rows(codes, points, always, targets, waiting, number):
         if targets.kinds[q] == REGULAR and codes.shape[0]:
             level, centre, error = targets.ranges[q, 0], targets.ranges[q, 2], targets.ranges[q, 3]
             waiting.inside[i], left = _by_rows(
-                codes, t, lanes & ~always[t], targets.rows, q, level, centre, error
+                codes, t, lanes & ~bare[t], targets.rows, q, level, centre, error
             )
-            waiting.lanes[i] = left | (lanes & always[t])
+            waiting.lanes[i] = left | (lanes & bare[t])
             ask_for(points, t, waiting.lanes[i])
 
 
@@ -306,7 +307,7 @@ def cover_cascade(
                 waiting.tiles[number], waiting.queries[number], waiting.lanes[number] = t, q, mask
                 number += 1
         if number > WAITING - group or (number and t == tiles - 1):
-            _settle_by_rows(row_codes, points, always, targets, waiting, number)
+            _settle_by_rows(row_codes, points, cascade.bare, targets, waiting, number)
             _settle_by_points(
                 cascade.tiles,
                 points,

@@ -59,7 +59,8 @@ def top_cascade(cascade, normals, slots, scores):
     points, tiles, count = cascade.points, cascade.tiles.norms.size, cascade.tiles.ranks.size
     data, ranks, k = cascade.tiles.data, cascade.tiles.ranks, slots.shape[1]
     codes, nibbles, row_codes = cascade.leading.codes, cascade.leading.nibbles, cascade.rows.codes
-    heads, always, by_rows = cascade.heads.codes, cascade.always, row_codes.shape[0] > 0
+    heads, by_rows = cascade.heads.codes, row_codes.shape[0] > 0
+    always, bare = cascade.always, cascade.bare
     sums, passing, limbs = make_sums(), np.empty(BLOCK, np.uint64), np.zeros(LIMBS, np.int64)
     errors, filled, zero = np.empty(k), np.zeros(1, np.int64), np.zeros(1)
     room = min(count, max(2 * k, LEAST_ROOM))
@@ -82,10 +83,11 @@ def top_cascade(cascade, normals, slots, scores):
             if t % TILE == 0:
                 survivors(heads, t // TILE, targets.heads, 0, 1, head_bars, nibbles, sums, passing)
                 opened = passing[0]
-            mask = np.uint64(0)
+            mask = always[t]
             if (opened >> np.uint64(t % TILE)) & _ONE:
                 survivors(codes, t, targets.leading, 0, 1, bars, nibbles, sums, passing)
-                mask = passing[0] & used_lanes(count, t) & ~always[t]
+                mask |= passing[0]
+            mask &= used_lanes(count, t) & ~bare[t]
             if by_rows:
                 ask_for(row_codes, t, mask)
             else:
@@ -124,7 +126,7 @@ def top_cascade(cascade, normals, slots, scores):
             if keys[i] == np.inf or not -keys[i] + gap < bar:
                 offer(data, ranks, normal, best, np.int64(found[i]), limbs)
         for t in range(tiles):
-            mask = always[t] & used_lanes(count, t)
+            mask = bare[t] & used_lanes(count, t)
             while mask:
                 offer(data, ranks, normal, best, t * TILE + lowest_lane(mask), limbs)
                 mask &= mask - _ONE

@@ -12,8 +12,9 @@ inner product of codes. *Row* codes hold all coordinates of one point side by si
 *Heads* are leading codes of tiles: of the centre of a tile's points, with the radius around it in
 place of ||ρ||, and the largest norm of what was left out.
 
-A point that a bound does not hold for (out of the basis's reach, or with a residual beyond the
-last step) is marked in `always`, and no filter is asked about it.
+A point that the bound of leading codes does not hold for is marked in `always`, and they are not
+asked about it; one that that of row codes does not hold for is marked in `bare` as well. Points out
+of the basis's reach are both; else it is residuals beyond the last step, or the bound.
 """
 
 import math
@@ -216,7 +217,7 @@ def _distance(points, i, steps, codes):
 
 
 @kernel
-def encode(points, lengths, reach, first, leading, rows, always, heads):
+def encode(points, lengths, reach, first, leading, rows, always, bare, heads):
     """Write the codes of transformed points (n, d), float32, into slots from `first` on.
 
     `first` is that of a tile. `lengths` are those that the basis's reach is compared with. Returns
@@ -228,8 +229,10 @@ def encode(points, lengths, reach, first, leading, rows, always, heads):
     for i in range(points.shape[0]):
         slot = first + i
         t, lane = slot // TILE, slot % TILE
+        bit = _ONE << np.uint64(lane)
         if not lengths[i] <= reach:
-            always[t] |= _ONE << np.uint64(lane)
+            always[t] |= bit
+            bare[t] |= bit
             continue
         residual, spread = _round(points, i, leading.steps, some)
         residual_code, rest_code = _climb(leading.residual, residual), np.int64(0)
@@ -238,9 +241,13 @@ def encode(points, lengths, reach, first, leading, rows, always, heads):
         fits = residual_code >= 0 and rest_code >= 0
         if rows.codes.shape[0]:
             off, _ = _round(points, i, rows.steps, every)
-            fits &= off <= rows.residual
+            for j in range(d):
+                rows.codes[slot, j] = np.uint8(every[j])
+            if not off <= rows.residual:
+                fits = False
+                bare[t] |= bit
         if not fits:
-            always[t] |= _ONE << np.uint64(lane)
+            always[t] |= bit
             continue
         most_spread = max(most_spread, spread)
         for j in range(p):
@@ -248,9 +255,6 @@ def encode(points, lengths, reach, first, leading, rows, always, heads):
         _put(codes, nibbles, t, lane, p, residual_code)
         if p < d:
             _put(codes, nibbles, t, lane, p + 1, rest_code)
-        if rows.codes.shape[0]:
-            for j in range(d):
-                rows.codes[slot, j] = np.uint8(every[j])
     mean = np.empty((1, p), np.float32)
     for start in range(0, points.shape[0], TILE):
         t, last = (first + start) // TILE, min(start + TILE, points.shape[0])

@@ -91,6 +91,13 @@ def line_zeros(shape: tuple[int, ...], dtype: np.typing.DTypeLike) -> np.ndarray
     return room[first : first + size].view(dtype).reshape(shape)
 
 
+def on_lines(array: np.ndarray) -> np.ndarray:
+    """Copy of an array that starts where a line does, read-only."""
+    copy = line_zeros(array.shape, array.dtype)
+    copy[:] = array
+    return frozen(copy)
+
+
 def make_rows(points: np.ndarray, order: np.ndarray) -> np.ndarray:
     """Lay `points` (n, d) out row by row, with zeros up to a whole number of tiles."""
     n, d = points.shape
