@@ -15,7 +15,6 @@ import math
 from typing import NamedTuple
 
 from .bounds import frame_shape
-from .product_scan import GROUP, products_pay
 from .tiles import TILE
 from .tree import FANOUT
 
@@ -24,9 +23,6 @@ CALL = 220.0
 
 SCAN_POINT, SCAN_COORDINATE = 0.24, 0.0144
 """ns a point scored by a scan: fixed, and for each byte of its coordinates."""
-
-PRODUCT_POINT, PRODUCT_BYTE, PRODUCT_COORDINATE = 0.34, 0.02, 0.0055
-"""ns a point scored by matrix products: fixed, for each byte of a score, and of its coordinates."""
 
 SCAN_ID, SCAN_HIT = 0.9, 9.5
 """ns an id reported by a scan, in order as found; and a tile that holds any."""
@@ -172,11 +168,8 @@ def least_visits(load: Load) -> Visits:
 
 
 def scan_query(load: Load) -> float:
-    """Nanoseconds a query of a scan."""
+    """Nanoseconds a query of a scan by itself; in batches of many dimensions it takes half."""
     point = SCAN_POINT + SCAN_COORDINATE * load.point_bytes
-    if products_pay(min(load.queries, GROUP), load.n, load.d):
-        product = PRODUCT_POINT + PRODUCT_BYTE * load.itemsize
-        point = min(point, product + PRODUCT_COORDINATE * load.point_bytes)
     hits = min(load.count, load.n / TILE)
     return CALL + load.n * point + SCAN_HIT * hits + SCAN_ID * load.count
 

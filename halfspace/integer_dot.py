@@ -39,7 +39,7 @@ def has_dot_instruction() -> bool:
     return bool(llvmlite.binding.get_host_cpu_features().get("avx512vnni"))
 
 
-class _Emitter:
+class _Emitter:  # pragma: no cover (it runs where kernels are compiled)
     """The instructions of `survivors` for so many queries, as LLVM's."""
 
     word, address = ir.IntType(32), ir.IntType(64)
@@ -112,7 +112,7 @@ class _Emitter:
         return mask
 
 
-def _instruction(queries: int, nibbles: bool):
+def _instruction(queries: int, nibbles: bool):  # pragma: no cover (as above)
     """`survivors` for so many queries, in instructions."""
 
     @intrinsic
@@ -153,7 +153,9 @@ _block_byte, _block_nibble = _instruction(BLOCK, False), _instruction(BLOCK, Tru
 
 
 @part
-def _survivors_by_instruction(codes, t, normals, q, count, bars, nibbles, sums, out):
+def _survivors_by_instruction(  # pragma: no cover (compiled code only)
+    codes, t, normals, q, count, bars, nibbles, sums, out
+):
     if nibbles:
         if count == 1:
             _one_nibble(codes, t, normals, q, bars, out)

@@ -10,7 +10,7 @@ from .tiles import LINE
 
 
 @intrinsic
-def _prefetch_byte(typing_context, array, byte):
+def _prefetch_byte(typing_context, array, byte):  # pragma: no cover (runs while compiling)
     def generate(context, builder, signature, arguments):
         data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
         address = builder.ptrtoint(data, ir.IntType(64))
@@ -26,7 +26,7 @@ def _prefetch_byte(typing_context, array, byte):
 
 
 @part(inline=True)
-def _prefetch_row(rows, i):
+def _prefetch_row(rows, i):  # pragma: no cover (compiled code only)
     size = rows.shape[1] * rows.itemsize
     for byte in range(i * size, (i + 1) * size, LINE):
         _prefetch_byte(rows, byte)
