@@ -167,7 +167,7 @@ def _widths(d: int) -> list[int]:
     return [p for p in (6, 14, 22, 30, 46, 62, 94, 126, 190) if p <= 0.75 * d] + [d]
 
 
-def _choose(trial: _Trial, itemsize: int, share: float) -> tuple[Shape, float, float, float]:
+def _choose(trial: _Trial, itemsize: int) -> tuple[Shape, float, float, float]:
     """The cheapest shape, what passes its stages, and nanoseconds a point."""
     d = trial.points.shape[1]
     steps = {False: fit_steps(trial.points, MOST_BYTE), True: fit_steps(trial.points, MOST_NIBBLE)}
@@ -216,7 +216,7 @@ def fit_cascade(points: NDArray, normals: NDArray | None, expected_count: int | 
         with np.errstate(all="ignore"):
             trial = _try_out(basis, u, asked, share)
             if np.isfinite(trial.scores).all():
-                shape, passed, still_open, cost = _choose(trial, points.itemsize, share)
+                shape, passed, still_open, cost = _choose(trial, points.itemsize)
                 opened = _opened(trial, shape.p, count)
                 opened = opened if opened <= MOST_OPENED else 1.0
                 cost *= opened
