@@ -111,6 +111,7 @@ def contestants(n: int, d: int, reported: int) -> dict[str, Callable[[np.ndarray
         "scan": halfspace.Scan,
         "kd_tree": halfspace.KDTree,
         "partition_tree": halfspace.PartitionTree,
+        "cascade": halfspace.Cascade,
     }
     if n <= LARGEST_CUTTINGS.get(d, 0):
         found["shallow_cuttings"] = lambda points: halfspace.ShallowCuttings(
