@@ -96,7 +96,7 @@ class Cascade(Index):
     def __getstate__(self) -> dict:
         # A pickle would not know that the tiles are views.
         tiles = self.structure.tiles._replace(data=None)
-        return self.__dict__ | {"structure": self.structure._replace(tiles=tiles)}
+        return super().__getstate__() | {"structure": self.structure._replace(tiles=tiles)}
 
     def __setstate__(self, state: dict) -> None:
         structure = state["structure"]

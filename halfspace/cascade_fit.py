@@ -267,7 +267,7 @@ def order_of(points: NDArray, fit: Fit) -> NDArray:
 
 def encode_all(
     points: NDArray, count: int, fit: Fit
-) -> tuple[NDArray, NDArray, float, Basis, Leading, Leading, Rows]:
+) -> tuple[NDArray, NDArray, NDArray, float, Basis, Leading, Leading, Rows]:
     """Codes of the first `count` of some points (slots, d): the last fields of a cascade."""
     slots, d = points.shape
     shape, tiles = fit.shape, slots // TILE
@@ -288,7 +288,15 @@ def encode_all(
     rows = rows._replace(codes=frozen(row_codes))
     above = encode_heads(heads, leading, d)
     reach = _reach(fit.basis)
-    return frozen(always), frozen(bare), reach, fit.basis, above, leading, rows
+    forced = frozen(_words(always != 0))
+    return forced, frozen(always), frozen(bare), reach, fit.basis, above, leading, rows
+
+
+def _words(marked: NDArray) -> NDArray:
+    """Bits (n,) in words of 64, uint64 (ceil(n / 64),)."""
+    padded = np.zeros(-(-len(marked) // TILE) * TILE, bool)
+    padded[: len(marked)] = marked
+    return np.packbits(padded, bitorder="little").view("<u8").astype(np.uint64)
 
 
 def _reach(basis: Basis) -> float:

@@ -35,6 +35,7 @@ class CascadeArrays(NamedTuple):
 
     tiles: Tiles  # data is a view of the points
     points: np.ndarray  # (64 tiles, d) float32 or float64, row by row
+    forced: np.ndarray  # (heads,) uint64, tiles with such lanes:
     always: np.ndarray  # (tiles,) uint64, lanes that leading codes say nothing of
     bare: np.ndarray  # (tiles,) uint64, those that row codes say nothing of either
     reach: float  # upper bound on the norms of all others
@@ -205,21 +206,12 @@ def _settle_by_rows(codes, points, bare, targets, waiting, number):
 
 
 @part
-def _settle_by_points(
-    tiles,
-    points,
-    targets,
-    normals,
-    offsets,
-    query,
-    waiting,
-    number,
-    done,
-    stop_at_first,
-    found,
-    limbs,
+def _settle(
+    cascade, targets, normals, offsets, query, waiting, number, done, stop_at_first, found, limbs
 ):
     """Settle all that waits, and add it to the covers."""
+    points, norms = cascade.points, cascade.tiles.norms
+    _settle_by_rows(cascade.rows.codes, points, cascade.bare, targets, waiting, number)
     error = gamma(normals.shape[1], query.unit)
     for i in range(number):
         t, q, inside, lanes = (
@@ -235,7 +227,7 @@ def _settle_by_points(
         elif lanes:
             level, norm = targets.ranges[q, 0], targets.ranges[q, 1]
             query = rescaled(query, offsets[q], level, norm, error)
-            low, high = settled_range(query, level, tiles.norms[t])
+            low, high = settled_range(query, level, norms[t])
             more, lanes = _by_points(points, t, lanes, targets.narrow, q, low, high)
             inside |= more
             if lanes:
@@ -267,62 +259,68 @@ def cover_cascade(
     waiting, opened = make_waiting(), np.empty(bars.size, np.uint64)
     query = prepare(normals[0], offsets[0], closed, targets.narrow[0])
     block, number = 1 if group == 1 else BLOCK, 0
-    for t in range(tiles):
-        if t % TILE == 0:
-            head, used = t // TILE, used_lanes(tiles, t // TILE)
-            for start in range(0, group, block):
-                survivors(
-                    heads,
-                    head,
-                    above,
-                    start,
-                    block,
-                    head_bars,
-                    nibbles,
-                    sums,
-                    passing,
-                )
-                for q in range(start, start + block):
-                    opened[q] = passing[q - start] & used
-            for q in range(group):
-                if not done[q]:
-                    work[q, 0] += popcount(used)
-                    work[q, 1] += TILE * popcount(opened[q])
-        used, bit = used_lanes(count, t), np.uint64(t % TILE)
+    for head in range(heads.shape[0]):
+        used, open_tiles = used_lanes(tiles, head), cascade.forced[head]
         for start in range(0, group, block):
-            wanted = opened[start]
-            for q in range(start + 1, start + block):
-                wanted |= opened[q]
-            if not (((wanted >> bit) & _ONE) or always[t]):
-                continue
-            survivors(codes, t, leading, start, block, bars, nibbles, sums, passing)
-            for q in range(start, min(start + block, group)):
-                mask = (passing[q - start] | always[t]) & used
-                if not mask or done[q]:
+            survivors(heads, head, above, start, block, head_bars, nibbles, sums, passing)
+            for q in range(start, start + block):
+                opened[q] = passing[q - start] & used
+                open_tiles |= opened[q]
+        for q in range(group):
+            if not done[q]:
+                work[q, 0] += popcount(used)
+                work[q, 1] += TILE * popcount(opened[q])
+        while open_tiles:
+            bit = np.uint64(lowest_lane(open_tiles))
+            open_tiles &= open_tiles - _ONE
+            t = head * TILE + np.int64(bit)
+            used = used_lanes(count, t)
+            for start in range(0, group, block):
+                wanted = opened[start]
+                for q in range(start + 1, start + block):
+                    wanted |= opened[q]
+                if not (((wanted >> bit) & _ONE) or always[t]):
                     continue
-                if by_rows:
-                    ask_for(row_codes, t, mask)
-                else:
-                    ask_for(points, t, mask)
-                waiting.tiles[number], waiting.queries[number], waiting.lanes[number] = t, q, mask
-                number += 1
-        if number > WAITING - group or (number and t == tiles - 1):
-            _settle_by_rows(row_codes, points, cascade.bare, targets, waiting, number)
-            _settle_by_points(
-                cascade.tiles,
-                points,
-                targets,
-                normals,
-                offsets,
-                query,
-                waiting,
-                number,
-                done,
-                stop_at_first,
-                found,
-                limbs,
-            )
-            number = 0
+                survivors(codes, t, leading, start, block, bars, nibbles, sums, passing)
+                for q in range(start, min(start + block, group)):
+                    mask = (passing[q - start] | always[t]) & used
+                    if not mask or done[q]:
+                        continue
+                    if by_rows:
+                        ask_for(row_codes, t, mask)
+                    else:
+                        ask_for(points, t, mask)
+                    waiting.tiles[number], waiting.queries[number] = t, q
+                    waiting.lanes[number] = mask
+                    number += 1
+            if number > WAITING - group:
+                _settle(
+                    cascade,
+                    targets,
+                    normals,
+                    offsets,
+                    query,
+                    waiting,
+                    number,
+                    done,
+                    stop_at_first,
+                    found,
+                    limbs,
+                )
+                number = 0
+    _settle(
+        cascade,
+        targets,
+        normals,
+        offsets,
+        query,
+        waiting,
+        number,
+        done,
+        stop_at_first,
+        found,
+        limbs,
+    )
     # Each query wrote where it could not run into the next; now they move together.
     at = 0
     for q in range(group):

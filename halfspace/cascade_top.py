@@ -65,7 +65,7 @@ def top_cascade(cascade, normals, slots, scores):
     errors, filled, zero = np.empty(k), np.zeros(1, np.int64), np.zeros(1)
     room = min(count, max(2 * k, LEAST_ROOM))
     keys, found = np.empty(room), np.empty(room, np.int32)
-    pending, waiting, opened = np.empty(4 * TILE, np.int64), 0, np.uint64(0)
+    pending, waiting = np.empty(4 * TILE, np.int64), 0
     # A score that may overflow the floats it is summed in says nothing.
     limit = OVERFLOWING[0] if points.itemsize == 4 else OVERFLOWING[1]
     reach = cascade.reach if cascade.reach * (points.shape[1] + 1) < limit else np.inf
@@ -79,24 +79,32 @@ def top_cascade(cascade, normals, slots, scores):
         _, high = settled_range(query, 0.0, reach)
         centre, error = targets.ranges[0, 2], targets.ranges[0, 3] if by_rows else 2.0 * high
         gap, bar, taken = 2.0 * error * (1.0 + 1e-6), -np.inf, 0
-        for t in range(tiles):
-            if t % TILE == 0:
-                survivors(heads, t // TILE, targets.heads, 0, 1, head_bars, nibbles, sums, passing)
-                opened = passing[0]
-            mask = always[t]
-            if (opened >> np.uint64(t % TILE)) & _ONE:
-                survivors(codes, t, targets.leading, 0, 1, bars, nibbles, sums, passing)
-                mask |= passing[0]
-            mask &= used_lanes(count, t) & ~bare[t]
-            if by_rows:
-                ask_for(row_codes, t, mask)
+        head, opened, left = -1, np.uint64(0), np.uint64(0)
+        while head < heads.shape[0]:
+            if left:
+                bit = left & (~left + _ONE)
+                left ^= bit
+                t = head * TILE + lowest_lane(bit)
+                mask = always[t]
+                if opened & bit:
+                    survivors(codes, t, targets.leading, 0, 1, bars, nibbles, sums, passing)
+                    mask |= passing[0]
+                mask &= used_lanes(count, t) & ~bare[t]
+                if by_rows:
+                    ask_for(row_codes, t, mask)
+                else:
+                    ask_for(points, t, mask)
+                while mask:
+                    pending[waiting] = t * TILE + lowest_lane(mask)
+                    waiting += 1
+                    mask &= mask - _ONE
             else:
-                ask_for(points, t, mask)
-            while mask:
-                pending[waiting] = t * TILE + lowest_lane(mask)
-                waiting += 1
-                mask &= mask - _ONE
-            if waiting <= pending.size - TILE and t < tiles - 1:
+                head += 1
+                if head < heads.shape[0]:
+                    survivors(heads, head, targets.heads, 0, 1, head_bars, nibbles, sums, passing)
+                    opened = passing[0] & used_lanes(tiles, head)
+                    left = opened | cascade.forced[head]
+            if waiting <= pending.size - TILE and head < heads.shape[0]:
                 continue
             for i in range(waiting):
                 if by_rows:

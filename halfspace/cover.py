@@ -5,13 +5,15 @@ inside) and tiles with a mask of their inside lanes. Every structure yields such
 counting, summing and reporting are the same few kernels over covers, whatever the structure.
 """
 
+import itertools
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple, TypeVar
 
 import numpy as np
 
 from . import parallel
-from .jit import kernel, part
+from .jit import Bound, kernel, part
 from .rank_sort import PLACES, count_rank, sort_ranks, start_sort
 from .tiles import TILE, lowest_lane
 
@@ -46,10 +48,14 @@ class Covers(NamedTuple):
     def __len__(self) -> int:
         return len(self.indptr) - 1
 
+    @property
+    def total(self) -> int:
+        """Points in all covers."""
+        return int(self.counts.sum())
+
 
 def covers(
-    cover_kernel: Callable,
-    structure: NamedTuple,
+    cover_kernel: Bound,
     normals: np.ndarray,
     offsets: np.ndarray,
     *,
@@ -62,13 +68,13 @@ def covers(
 
     A query is a row of `normals` and `offsets`, and of `closed` where that is an array. Blocks are
     in query order. `cover_kernel(structure, normals, offsets, closed, stop_at_first, indptr, parts,
-    masks, counts, work)` covers queries from the first on while there is room, and returns how
-    many. The room is used again for the next block.
+    masks, counts, work)`, bound to its structure, covers queries from the first on while there is
+    room, and returns how many. The room is used again for the next block.
     """
 
     def block(first: int, last: int) -> list[Kept]:
         found = []
-        tiles = len(structure.tiles.data)
+        tiles = len(cover_kernel.first.tiles.data)
         room = max(tiles, min(BLOCK_PARTS, tiles * (last - first)))
         parts, masks = np.empty(room, np.int32), np.empty(room, np.uint64)
         while first < last:
@@ -77,7 +83,6 @@ def covers(
             indptr, counts = np.zeros(most + 1, np.int64), np.zeros(most, np.int64)
             work = np.zeros((most, 3), np.int64)
             done = cover_kernel(
-                structure,
                 normals[first : first + most],
                 offsets[first : first + most],
                 sides,
@@ -97,7 +102,7 @@ def covers(
         return found
 
     pieces = parallel.parts(len(normals), nanoseconds)
-    blocks = parallel.run([lambda a=a, b=b: block(a, b) for a, b in pieces])
+    blocks = parallel.run([partial(block, *piece) for piece in pieces])
     return [kept for found in blocks for kept in found]
 
 
@@ -192,14 +197,12 @@ def fill(
     points : int
         Their number; slots from there on are copies.
     """
-    ends = np.cumsum([0, *(block.counts.sum() for block in blocks)])
+    ends = [0, *itertools.accumulate(block.total for block in blocks)]
     indices = np.empty(ends[-1], np.int64)
     parallel.run(
         [
-            lambda b=block, out=indices[first:last]: _fill(
-                b, nodes, ranks, ids, b.counts, points, out
-            )
-            for block, first, last in zip(blocks, ends[:-1], ends[1:], strict=True)
+            partial(_fill, block, nodes, ranks, ids, block.counts, points, indices[first:last])
+            for block, (first, last) in zip(blocks, itertools.pairwise(ends), strict=True)
         ]
     )
     return indices

@@ -7,7 +7,7 @@ once.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import cached_property, partial
 from typing import ClassVar, NamedTuple
 
 import numpy as np
@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike
 
 from . import cover, parallel
 from .inputs import Queries, as_count, as_ids, as_normals, as_points, as_queries, as_weights
+from .jit import Bound
 from .polytope import count_polytope, report_polytope
 from .report import Report, ResultTooLarge, Top, Work
 from .tiles import arrays_of, bytes_of, frozen
@@ -125,6 +126,23 @@ class Index(ABC):
     def __repr__(self) -> str:
         return f"{type(self).__name__}({len(self)} points, d = {self.dim})"
 
+    @cached_property
+    def _cover(self) -> Bound:
+        return Bound(type(self)._cover_kernel, self.structure)
+
+    @cached_property
+    def _polytope_cover(self) -> Bound:
+        # A structure over a tree is asked as that tree.
+        structure = getattr(self.structure, "tree", self.structure)
+        return Bound(type(self)._polytope_kernel, structure)
+
+    @cached_property
+    def _top(self) -> Bound:
+        return Bound(type(self)._top_kernel, self.structure)
+
+    def __getstate__(self) -> dict:
+        return {name: value for name, value in vars(self).items() if not isinstance(value, Bound)}
+
     def __setstate__(self, state: dict) -> None:
         self.__dict__.update(state)
         # A pickle forgets that arrays were read-only, and kernels are compiled for that.
@@ -140,8 +158,7 @@ class Index(ABC):
         stop_at_first: bool = False,
     ) -> list[cover.Kept]:
         return cover.covers(
-            type(self)._cover_kernel,
-            self.structure,
+            self._cover,
             queries.normals,
             queries.offsets,
             closed=bool(closed),
@@ -381,10 +398,9 @@ class Index(ABC):
         slots = np.empty((len(rows), k), np.int64)
         scores = np.empty((len(rows), k))
         if k:
-            kernel, structure = type(self)._top_kernel, self.structure
             parallel.run(
                 [
-                    lambda a=a, b=b: kernel(structure, rows[a:b], slots[a:b], scores[a:b])
+                    partial(self._top, rows[a:b], slots[a:b], scores[a:b])
                     for a, b in parallel.parts(len(rows), self._query_nanoseconds() + 100.0 * k)
                 ]
             )

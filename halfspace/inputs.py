@@ -31,6 +31,8 @@ class Polytopes(NamedTuple):
 
 def as_real(values: ArrayLike, name: str) -> np.ndarray:
     """`values` as float32 or float64, widened without loss."""
+    if type(values) is np.ndarray and values.dtype.char in "fd" and values.dtype.isnative:
+        return values
     if isinstance(values, np.ma.MaskedArray):
         raise TypeError(f"{name}: expected an array without a mask, got a masked one")
     array = np.asarray(values)
@@ -64,7 +66,8 @@ def _first_bad_row(array: np.ndarray, bad: np.ndarray) -> tuple[int, object]:
 def check_finite(array: np.ndarray, name: str) -> None:
     """Raise ValueError naming the first row that holds a NaN or an infinity."""
     finite = np.isfinite(array)
-    if not finite.all():
+    # Several times faster for one query than all().
+    if np.count_nonzero(finite) < finite.size:
         row, value = _first_bad_row(array, ~finite)
         raise ValueError(f"{name}: expected finite numbers, got {value} in row {row}")
 
@@ -114,7 +117,8 @@ def as_normals(normals: ArrayLike, dim: int, name: str = "normals") -> tuple[np.
     single = array.ndim == 1
     if array.ndim not in (1, 2) or array.shape[-1] != dim:
         raise ValueError(f"{name}: expected shape ({dim},) or (m, {dim}), got shape {array.shape}")
-    array = np.atleast_2d(array)
+    if single:
+        array = array[None]
     check_finite(array, name)
     return _as_argument(array), single
 
@@ -129,14 +133,15 @@ def as_queries(normals: ArrayLike, offsets: ArrayLike, dim: int) -> Queries:
             f"got shape {levels.shape}"
         )
     missing = np.isnan(levels)
-    if missing.any():
+    if np.count_nonzero(missing) if levels.ndim else missing:
         row = int(np.argwhere(np.atleast_1d(missing))[0, 0])
         raise ValueError(f"offsets: expected numbers, got nan in row {row}")
     single = single and levels.ndim == 0
-    m = len(levels) if levels.ndim else len(rows)
-    if len(rows) != m:
-        rows = _as_argument(np.repeat(rows, m, axis=0))
-    return Queries(rows, _as_argument(levels if levels.ndim else np.full(m, levels)), single)
+    if not levels.ndim:
+        levels = levels.repeat(len(rows))
+    elif len(rows) != len(levels):
+        rows = _as_argument(np.repeat(rows, len(levels), axis=0))
+    return Queries(rows, _as_argument(levels), single)
 
 
 def _for_faces(array: np.ndarray, name: str, shapes: list[tuple[int, ...]]) -> np.ndarray:

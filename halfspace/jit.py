@@ -110,5 +110,44 @@ def part(
     return dispatcher
 
 
+class Bound:
+    """A kernel and its first argument, a named tuple whose types are looked up once.
+
+    Numba works out the type of every array in a nested tuple at each call, which takes longer than
+    a query of a small structure.
+
+    Parameters
+    ----------
+    function : callable
+        A kernel, or a function that calls kernels, which is then called as it is.
+    first : tuple
+        Its first argument.
+    """
+
+    def __init__(self, function: Callable, first: tuple) -> None:
+        self._function, self.first = function, first
+        self._entries: dict[tuple[type, ...], Callable] = {}
+
+    def __call__(self, *rest: object) -> object:
+        """Call it with the rest of its arguments.
+
+        Arrays have to be of the same dtype, dimension and layout at each place in all calls.
+        """
+        kinds = tuple(map(type, rest))
+        entry = self._entries.get(kinds)
+        if entry is None:
+            entry = self._entries[kinds] = _entry(self._function, (self.first, *rest))
+        return entry(self.first, *rest)
+
+
+def _entry(function: Callable, arguments: tuple) -> Callable:
+    """Compiled code of a kernel for such arguments; of anything else, itself."""
+    if not hasattr(function, "overloads"):
+        return function
+    types = tuple(map(numba.typeof, arguments))
+    function.compile(types)
+    return function.overloads[types].entry_point
+
+
 def _refuse(name: str, *arguments: object) -> None:
     raise TypeError(f"{name} is a part of kernels: expected a call from compiled code")

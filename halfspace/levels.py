@@ -14,7 +14,7 @@ from . import cover
 from .conflict_lists import Lists, copied_bytes, merge_lists, place_lists
 from .cuttings import Cuttings, cover_cuttings, walk
 from .fan import Fan, frame_of, make_fan, probe
-from .jit import kernel
+from .jit import Bound, kernel
 from .tiles import TILE, Tiles, frozen
 from .tree import BoundedTree, cover_tree
 
@@ -186,8 +186,7 @@ def _tree_costs(cuttings: Cuttings, fan: Fan, depth: int) -> np.ndarray:
     # For equal shares, T is the mean of the offsets.
     offsets = np.concatenate([fan.offsets[cones].mean(axis=1), *shallower])
     work = cover.covers(
-        cover_tree,
-        cuttings.tree,
+        Bound(cover_tree, cuttings.tree),
         frozen(np.tile(normals, (3, 1))),
         frozen(np.nan_to_num(offsets)),
         closed=True,
@@ -202,8 +201,7 @@ def _tree_costs(cuttings: Cuttings, fan: Fan, depth: int) -> np.ndarray:
 def _level(cuttings: Cuttings, fan: Fan, depth: int) -> _Level:
     """Conflict lists of a fan, by reports from the levels so far, and all else of its level."""
     blocks = cover.covers(
-        cover_cuttings,
-        cuttings,
+        Bound(cover_cuttings, cuttings),
         frozen(fan.normals),
         frozen(fan.offsets),
         closed=False,

@@ -251,10 +251,9 @@ def cover_polytopes_scan(
 def covers(
     index: "Index", polytopes: Polytopes, consume: Callable[[cover.Covers], cover.Kept]
 ) -> list[cover.Kept]:
-    """Covers of polytopes; see `cover.covers`. A structure over a tree is asked as that tree."""
+    """Covers of polytopes; see `cover.covers`."""
     return cover.covers(
-        type(index)._polytope_kernel,
-        getattr(index.structure, "tree", index.structure),
+        index._polytope_cover,
         polytopes.normals,
         polytopes.offsets,
         closed=polytopes.closed,

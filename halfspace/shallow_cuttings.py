@@ -125,7 +125,7 @@ class ShallowCuttings(Index):
     def __getstate__(self) -> dict:
         # The tree's tiles are views: a pickle would hold them twice.
         tree = self.structure.tree._replace(tiles=len(self))
-        return self.__dict__ | {"structure": self.structure._replace(tree=tree)}
+        return super().__getstate__() | {"structure": self.structure._replace(tree=tree)}
 
     def __setstate__(self, state: dict) -> None:
         structure = state["structure"]

@@ -283,8 +283,7 @@ def test_a_cover_may_stop_at_the_first_point(structure):
     index = structure.build(points_of("gauss", 2, np.float32, n=LARGE))
     faces = as_polytopes([[1.0, 0.0], [0.0, 1.0]], [0.0, 0.0], True, 2)
     (found,) = cover.covers(
-        type(index)._polytope_kernel,
-        getattr(index.structure, "tree", index.structure),
+        index._polytope_cover,
         *faces[:2],
         closed=faces.closed,
         stop_at_first=True,

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 import halfspace
 from halfspace import cover, product_scan, scan
+from halfspace.jit import Bound
 from halfspace.product_scan import GROUP, PRODUCT, cover_products, group_size, products_pay
 
 from . import oracle
@@ -30,8 +31,7 @@ def by_products(tiles_scan, normals, offsets, closed, stop_at_first, indptr, par
 def covers(kernel, index, normals, offsets, closed=True):
     """Covers query by query: parts, masks, count and counters of work."""
     blocks = cover.covers(
-        kernel,
-        index.structure,
+        Bound(kernel, index.structure),
         np.ascontiguousarray(normals, np.float64),
         np.ascontiguousarray(offsets, np.float64),
         closed=closed,
