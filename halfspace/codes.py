@@ -31,10 +31,10 @@ from .tiles import TILE, frozen
 SHRINKS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4)
 """Parts of the range of a sample that codes may cover."""
 
-BYTE_ROOM = 1.3
+BYTE_ROOM = 1.5
 """What the range of a sample is stretched by for codes of a byte: few points are to be clamped."""
 
-ROOM = 1.2
+ROOM = 1.3
 """What bounds taken from a sample are stretched by."""
 
 _ONE = np.uint64(1)
