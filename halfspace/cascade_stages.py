@@ -13,6 +13,7 @@ import numpy as np
 from .basis import Basis
 from .code_filter import aim, bar_of, row_product, row_score
 from .codes import Leading, Rows
+from .cover import close_gaps
 from .integer_dot import BLOCK, survivors
 from .jit import kernel, part
 from .predicate import LIMBS, exact_sign
@@ -321,12 +322,7 @@ def cover_cascade(
         found,
         limbs,
     )
-    # Each query wrote where it could not run into the next; now they move together.
-    at = 0
     for q in range(group):
         work[q, 1] = min(work[q, 1], count)
-        for s in range(q * tiles, found.ends[q]):
-            parts[at], masks[at] = parts[s], masks[s]
-            at += 1
-        indptr[q + 1] = at
+    close_gaps(parts, masks, found.ends, tiles, indptr)
     return group
