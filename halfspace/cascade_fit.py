@@ -208,7 +208,7 @@ def fit_cascade(points: NDArray, normals: NDArray | None, expected_count: int | 
     basis = fit_basis(sample, normals, REACH)
     u, lengths = transformed(basis, sample)
     u = u[lengths <= basis.reach]
-    share = USUAL_SHARE if expected_count is None else min(1.0, expected_count / max(1, count))
+    share = USUAL_SHARE if expected_count is None else min(expected_count, count) / max(1, count)
     asked = rng.standard_normal((DIRECTIONS, d))
     if normals is not None and len(normals):
         asked = normals[rng.permutation(len(normals))[:DIRECTIONS]]
