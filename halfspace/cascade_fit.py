@@ -126,9 +126,15 @@ def _try_out(basis: Basis, points: NDArray, normals: NDArray, share: float) -> _
     )
 
 
+def _coded(points: NDArray, steps: Steps) -> tuple[NDArray, NDArray]:
+    """Codes (s, p) of as many coordinates as there are steps, and ||ρ|| of every point (s,)."""
+    codes, residuals = rounded(points[:, : len(steps.low)], steps)
+    return codes, np.linalg.norm(residuals, axis=1)
+
+
 def _passed(trial: _Trial, steps: Steps, p: int) -> float:
     """Share of the sample that leading codes of p coordinates let pass."""
-    codes, residuals = rounded(trial.points[:, :p], steps)
+    codes, off = _coded(trial.points, steps)
     weights = trial.normals[:, :p] * steps.step
     estimates = codes @ weights.T.astype(np.float32) + trial.normals[:, :p] @ steps.low
     largest = np.abs(weights).max(axis=1)
@@ -138,10 +144,10 @@ def _passed(trial: _Trial, steps: Steps, p: int) -> float:
         * np.sqrt(p / 12.0)
         * np.linalg.norm(codes - steps.middle, axis=1).max()
     )
-    off = np.linalg.norm(residuals, axis=1)[:, None] * np.linalg.norm(weights, axis=1)
+    residual = np.outer(off, np.linalg.norm(weights, axis=1))
     rest = np.linalg.norm(trial.points[:, p:], axis=1)[:, None]
     rest = rest * np.linalg.norm(trial.normals[:, p:], axis=1)
-    return float(np.mean(estimates + off + rest + lost >= trial.offsets))
+    return float(np.mean(estimates + residual + rest + lost >= trial.offsets))
 
 
 def _opened(trial: _Trial, p: int, count: int) -> float:
@@ -171,10 +177,9 @@ def _choose(trial: _Trial, itemsize: int) -> tuple[Shape, float, float, float]:
     """The cheapest shape, what passes its stages, and nanoseconds a point."""
     d = trial.points.shape[1]
     steps = {False: fit_steps(trial.points, MOST_BYTE), True: fit_steps(trial.points, MOST_NIBBLE)}
-    _, residuals = rounded(trial.points, steps[False])
-    off = np.linalg.norm(residuals, axis=1)[:, None]
-    off = off * np.linalg.norm(trial.normals * steps[False].step, axis=1)
-    unsettled = float(np.mean(np.abs(trial.scores - trial.offsets) <= off))
+    off = _coded(trial.points, steps[False])[1]
+    error = np.outer(off, np.linalg.norm(trial.normals * steps[False].step, axis=1))
+    unsettled = float(np.mean(np.abs(trial.scores - trial.offsets) <= error))
     best = None
     for nibbles in (False, True):
         for p in _widths(d):
@@ -203,7 +208,7 @@ def fit_cascade(points: NDArray, normals: NDArray | None, expected_count: int | 
     basis = fit_basis(sample, normals, REACH)
     u, lengths = transformed(basis, sample)
     u = u[lengths <= basis.reach]
-    share = USUAL_SHARE if expected_count is None else min(1.0, expected_count / max(1, count))
+    share = USUAL_SHARE if expected_count is None else min(expected_count, count) / max(1, count)
     asked = rng.standard_normal((DIRECTIONS, d))
     if normals is not None and len(normals):
         asked = normals[rng.permutation(len(normals))[:DIRECTIONS]]
@@ -223,13 +228,12 @@ def fit_cascade(points: NDArray, normals: NDArray | None, expected_count: int | 
     most = MOST_NIBBLE if shape.nibbles else MOST_BYTE
     steps = fit_steps(u[:, : shape.p], most)
     row_steps = fit_steps(u, MOST_BYTE)
-    off = np.linalg.norm(rounded(u[:, : shape.p], steps)[1], axis=1) * 1.001
-    row_off = np.linalg.norm(rounded(u, row_steps)[1], axis=1)
+    off, row_off = (_coded(u, each)[1] for each in (steps, row_steps))
     return Fit(
         shape,
         basis,
         steps,
-        fit_ladder(off + 1e-4 * np.sqrt(shape.p), most),
+        fit_ladder(1.001 * off + 1e-4 * np.sqrt(shape.p), most),
         fit_ladder(np.linalg.norm(u[:, shape.p :], axis=1) * 1.0001 + 1e-18, most),
         row_steps,
         _most_residual(row_off, d),

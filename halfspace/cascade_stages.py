@@ -13,11 +13,12 @@ import numpy as np
 from .basis import Basis
 from .code_filter import aim, bar_of, row_product, row_score
 from .codes import Leading, Rows
+from .cover import close_gaps
 from .integer_dot import BLOCK, survivors
 from .jit import kernel, part
 from .predicate import LIMBS, exact_sign
 from .prefetch import prefetch_row
-from .query import ALL, NONE, REGULAR, gamma, prepare, rescaled, settled_range
+from .query import ALL, NONE, REGULAR, Halfspace, gamma, prepare, rescaled, settled_range
 from .tiles import TILE, Tiles, lowest_lane, popcount, used_lanes
 
 GROUP = 64
@@ -61,7 +62,7 @@ class Targets(NamedTuple):
 
 @kernel
 def make_targets(cascade, normals, offsets, closed, m):
-    """Make the first m queries ready; room for a whole number of blocks, whose rest none pass."""
+    """Make the first m >= 1 queries ready; room for whole blocks, whose rest no point passes."""
     d, dtype, room = normals.shape[1], cascade.points.dtype, -(-m // BLOCK) * BLOCK
     width = cascade.leading.codes.shape[1] * (8 if cascade.leading.nibbles else 4)
     bars, leading = np.full(room, MOST, np.int32), np.zeros((room, width), np.int8)
@@ -146,6 +147,14 @@ def _exactly(points, t, lanes, normal, query, limbs):
     return inside
 
 
+class Given(NamedTuple):
+    """Half-spaces as they came."""
+
+    normals: np.ndarray  # (m, d) float64
+    offsets: np.ndarray  # (m,) float64
+    like: Halfspace  # one of them made ready, for what all have in common
+
+
 class Waiting(NamedTuple):
     """Tiles some lanes of which passed; their rows were asked for from memory."""
 
@@ -180,6 +189,8 @@ class Found(NamedTuple):
     ends: np.ndarray
     counts: np.ndarray
     work: np.ndarray
+    done: np.ndarray  # (m,) bool, queries that want no more
+    stop_at_first: bool
 
 
 @part(inline=True)
@@ -191,8 +202,9 @@ def ask_for(rows, t, lanes):
 
 
 @part
-def _settle_by_rows(codes, points, bare, targets, waiting, number):
+def _settle_by_rows(cascade, targets, waiting, number):
     """Settle what waits by row codes, and ask for the points of what stays open."""
+    codes, bare = cascade.rows.codes, cascade.bare
     for i in range(number):
         t, q, lanes = waiting.tiles[i], waiting.queries[i], waiting.lanes[i]
         waiting.inside[i] = np.uint64(0)
@@ -202,42 +214,36 @@ def _settle_by_rows(codes, points, bare, targets, waiting, number):
                 codes, t, lanes & ~bare[t], targets.rows, q, level, centre, error
             )
             waiting.lanes[i] = left | (lanes & bare[t])
-            ask_for(points, t, waiting.lanes[i])
+            ask_for(cascade.points, t, waiting.lanes[i])
 
 
 @part
-def _settle(
-    cascade, targets, normals, offsets, query, waiting, number, done, stop_at_first, found, limbs
-):
+def _settle(cascade, given, targets, waiting, number, found, limbs):
     """Settle all that waits, and add it to the covers."""
-    points, norms = cascade.points, cascade.tiles.norms
-    _settle_by_rows(cascade.rows.codes, points, cascade.bare, targets, waiting, number)
-    error = gamma(normals.shape[1], query.unit)
+    _settle_by_rows(cascade, targets, waiting, number)
+    points, query = cascade.points, given.like
+    error = gamma(points.shape[1], query.unit)
     for i in range(number):
-        t, q, inside, lanes = (
-            waiting.tiles[i],
-            waiting.queries[i],
-            waiting.inside[i],
-            waiting.lanes[i],
-        )
-        if done[q]:
+        t, q, lanes = waiting.tiles[i], waiting.queries[i], waiting.lanes[i]
+        inside = waiting.inside[i]
+        if found.done[q]:
             continue
         if targets.kinds[q] != REGULAR:
             inside = lanes
         elif lanes:
             level, norm = targets.ranges[q, 0], targets.ranges[q, 1]
-            query = rescaled(query, offsets[q], level, norm, error)
-            low, high = settled_range(query, level, norms[t])
+            query = rescaled(query, given.offsets[q], level, norm, error)
+            low, high = settled_range(query, level, cascade.tiles.norms[t])
             more, lanes = _by_points(points, t, lanes, targets.narrow, q, low, high)
             inside |= more
             if lanes:
                 found.work[q, 2] += popcount(lanes)
-                inside |= _exactly(points, t, lanes, normals[q], query, limbs)
+                inside |= _exactly(points, t, lanes, given.normals[q], query, limbs)
         if inside:
             at = found.ends[q]
             found.parts[at], found.masks[at], found.ends[q] = t, inside, at + 1
             found.counts[q] += popcount(inside)
-            done[q] |= stop_at_first
+            found.done[q] |= found.stop_at_first
 
 
 @kernel
@@ -255,9 +261,9 @@ def cover_cascade(
     bars, leading, done = targets.bars, targets.leading, targets.kinds == NONE
     head_bars, above = targets.head_bars, targets.heads
     limbs, passing, sums = np.zeros(LIMBS, np.int64), np.empty(BLOCK, np.uint64), make_sums()
-    found = Found(parts, masks, np.arange(group) * tiles, counts, work)
+    given = Given(normals, offsets, prepare(normals[0], offsets[0], closed, targets.narrow[0]))
+    found = Found(parts, masks, np.arange(group) * tiles, counts, work, done, stop_at_first)
     waiting, opened = make_waiting(), np.empty(bars.size, np.uint64)
-    query = prepare(normals[0], offsets[0], closed, targets.narrow[0])
     block, number = 1 if group == 1 else BLOCK, 0
     for head in range(heads.shape[0]):
         used, open_tiles = used_lanes(tiles, head), cascade.forced[head]
@@ -294,39 +300,10 @@ def cover_cascade(
                     waiting.lanes[number] = mask
                     number += 1
             if number > WAITING - group:
-                _settle(
-                    cascade,
-                    targets,
-                    normals,
-                    offsets,
-                    query,
-                    waiting,
-                    number,
-                    done,
-                    stop_at_first,
-                    found,
-                    limbs,
-                )
+                _settle(cascade, given, targets, waiting, number, found, limbs)
                 number = 0
-    _settle(
-        cascade,
-        targets,
-        normals,
-        offsets,
-        query,
-        waiting,
-        number,
-        done,
-        stop_at_first,
-        found,
-        limbs,
-    )
-    # Each query wrote where it could not run into the next; now they move together.
-    at = 0
+    _settle(cascade, given, targets, waiting, number, found, limbs)
     for q in range(group):
         work[q, 1] = min(work[q, 1], count)
-        for s in range(q * tiles, found.ends[q]):
-            parts[at], masks[at] = parts[s], masks[s]
-            at += 1
-        indptr[q + 1] = at
+    close_gaps(parts, masks, found.ends, tiles, indptr)
     return group

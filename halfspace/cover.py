@@ -123,6 +123,21 @@ def _sum(covers, nodes, ranks, weights, sums):
                     sums[q, c] += weights[rank, c]
 
 
+@kernel
+def close_gaps(parts, masks, ends, room, indptr):
+    """Move covers next to one another, and fill `indptr`.
+
+    Queries that are covered side by side write where none can run into the next: each has `room`
+    parts, and used those up to `ends`.
+    """
+    at = 0
+    for q in range(ends.size):
+        for s in range(q * room, ends[q]):
+            parts[at], masks[at] = parts[s], masks[s]
+            at += 1
+        indptr[q + 1] = at
+
+
 def keep(covers: Covers) -> Covers:
     """Keep covers themselves, but not the room they were made in."""
     parts, masks = covers.parts.copy(), covers.masks.copy()

@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from .cover import close_gaps
 from .jit import kernel, part
 from .predicate import LIMBS
 from .query import ALL, REGULAR, gamma, prepare, rescaled, settled_range
@@ -113,17 +114,6 @@ def fold_scores(
                 at = ends[q]
                 parts[at], masks[at], ends[q] = t, mask, at + 1
                 counts[q] += popcount(mask)
-
-
-@kernel
-def close_gaps(parts, masks, ends, room, indptr):
-    """Move covers, of which each has `room` and ends at `ends`, next to one another."""
-    at = 0
-    for q in range(ends.size):
-        for s in range(q * room, ends[q]):
-            parts[at], masks[at] = parts[s], masks[s]
-            at += 1
-        indptr[q + 1] = at
 
 
 def cover_products(

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .bounds import bound_level, frame_shape, score_ranges
-from .cover import Nodes
+from .cover import Nodes, close_gaps
 from .jit import kernel, part
 from .predicate import LIMBS
 from .query import ALL, NONE, gamma, prepare, rescaled
@@ -231,13 +231,7 @@ def cover_tree(tree, normals, offsets, closed, stop_at_first, indptr, parts, mas
                     ends[q] += 1
                     if stop_at_first:
                         wanted &= ~bit
-    # Each query wrote where it could not run into the next; now they move together.
-    at = 0
-    for q in range(group):
-        for s in range(q * tiles, ends[q]):
-            parts[at], masks[at] = parts[s], masks[s]
-            at += 1
-        indptr[q + 1] = at
+    close_gaps(parts, masks, ends, tiles, indptr)
     return group
 
 

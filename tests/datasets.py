@@ -14,6 +14,11 @@ def gauss(d, rng, dtype, n=SMALL):
     return rng.standard_normal((n, d)).astype(dtype)
 
 
+def cloud(n, d, dtype=np.float32, seed=0):
+    """The same points at every call."""
+    return gauss(d, np.random.default_rng(seed), dtype, n)
+
+
 def duplicates(d, rng, dtype, n=SMALL):
     return rng.permutation(np.resize(gauss(d, rng, dtype, max(1, n // 10)), (n, d)))
 

@@ -9,6 +9,8 @@ from fractions import Fraction
 
 import numpy as np
 
+from .sizes import TILE
+
 
 def _integers(array):
     """Integers and a shift such that `array == integers / 2**shift` exactly, flattened."""
@@ -89,3 +91,12 @@ def top(points, normal, k, ids=None):
     dots, _ = _dots(points, normal)
     order = sorted(zip(dots, ids, strict=True), key=lambda pair: (-pair[0], pair[1]))
     return [name for _, name in order[:k]]
+
+
+def unpacked(tiles, nibbles):
+    """Codes of every slot (slots, coordinates), int64."""
+    t, rows, _ = tiles.shape
+    halves = np.stack([tiles & 15, tiles >> 4], axis=2) if nibbles else tiles[:, :, None]
+    sides = halves.shape[2]
+    lanes = halves.reshape(t, rows, sides, TILE, 4).transpose(0, 3, 1, 2, 4)
+    return lanes.reshape(t * TILE, rows * sides * 4).astype(np.int64)

@@ -5,11 +5,17 @@ cheap at any size, and full of ties.
 """
 
 import math
-from functools import cache
+from functools import cache, partial
 from typing import NamedTuple
 
 import numpy as np
+import pytest
 from hypothesis import strategies as st
+
+import halfspace
+from halfspace import basis as bases
+from halfspace import cascade, cascade_fit, codes
+from halfspace.integer_dot import MOST_BYTE, MOST_NIBBLE
 
 from . import oracle
 from .sizes import SMALL, TILE
@@ -114,3 +120,76 @@ def identifiers(draw, n):
     step = draw(st.integers(1, 2**20))
     start = draw(st.integers(-(2**63), 2**63 - 1 - step * n))
     return draw(rngs()).permutation(n) * step + start
+
+
+# What the fit of a cascade may be: anything, since it only decides the speed.
+
+
+def any_basis(sample, normals, rng):
+    """The basis for a sample, or one of no use, or one whose inverse is hardly one."""
+    fitted = bases.fit_basis(sample, normals, 10.0 ** rng.integers(-1, 2))
+    d = sample.shape[1]
+    kind = rng.choice(["fitted", "random", "stretched", "singular", "triangular"])
+    if kind == "fitted":
+        return fitted
+    forward = rng.standard_normal((d, d))
+    if kind == "stretched":
+        forward *= 10.0 ** rng.integers(-7, 8, d)
+    elif kind == "singular":
+        forward = 1.0 + 1e-4 * forward
+    elif kind == "triangular":
+        forward = np.triu(forward)
+    forward = forward.astype(np.float32)
+    inverse = np.linalg.inv(forward.astype(np.float64))
+    if rng.random() < 0.3:
+        inverse += 1e-5 * rng.standard_normal((d, d)) * np.abs(inverse)
+    with np.errstate(all="ignore"):
+        return bases._with_errors(fitted.centre, fitted.scale, forward, inverse, fitted.reach)
+
+
+def any_steps(sample, most, rng):
+    """The steps for a sample, or too small, too large or beside it."""
+    steps = codes.fit_steps(sample, most)
+    if rng.random() < 0.5:
+        return steps
+    step = steps.step * (10.0 ** rng.uniform(-2, 2, len(steps.step))).astype(np.float32)
+    low = steps.low + step * np.float32(rng.integers(-3, 4))
+    inverse = (1.0 / step.astype(np.float64)).astype(np.float32)
+    arrays = (codes.frozen(array) for array in (low, step, inverse))
+    return codes.Steps(*arrays, steps.middle, most)
+
+
+def any_fit(points, normals, expected_count, *, rng):
+    n, d = points.shape
+    sample = points[rng.permutation(n)[: rng.integers(1, 200)]]
+    basis = any_basis(sample, normals, rng)
+    u, lengths = bases.transformed(basis, sample)
+    u = u[lengths <= basis.reach]
+    nibbles, rows = (rng.integers(2, size=2) > 0).tolist()
+    shape = cascade_fit.Shape(int(rng.integers(1, d + 1)), nibbles, rows)
+    most = MOST_NIBBLE if nibbles else MOST_BYTE
+    steps, row_steps = any_steps(u[:, : shape.p], most, rng), any_steps(u, MOST_BYTE, rng)
+    off, row_off = (
+        np.linalg.norm(codes.rounded(u[:, : len(s.low)], s)[1].astype(np.float64), axis=1)
+        for s in (steps, row_steps)
+    )
+    rest = np.linalg.norm(u[:, shape.p :].astype(np.float64), axis=1)
+    return cascade_fit.Fit(
+        shape,
+        basis,
+        steps,
+        codes.fit_ladder(off + 1e-3, most),
+        codes.fit_ladder(rest + 1e-18, most),
+        row_steps,
+        cascade_fit._most_residual(row_off, d),
+        opened=float(rng.choice([0.5, 1.0])),
+        passed=1.0,
+        open=1.0,
+        nanoseconds=1.0,
+    )
+
+
+def build_anyhow(points, rng, **options):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cascade, "fit_cascade", partial(any_fit, rng=rng))
+        return halfspace.Cascade(points, **options)
