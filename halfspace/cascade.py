@@ -9,7 +9,7 @@ each coordinate tell which. A query runs through
 2. *row codes* of those that pass: all coordinates, a byte each, which settle nearly all;
 3. the float filter and the exact predicate for the rest.
 
-O(n p) bytes or half bytes are read, and O(d) for each survivor. How many survive rests on p, bits
+O(n p) codes of 4 to 8 bits are read, and O(d) for each survivor. How many survive rests on p, bits
 and basis (`cascade_fit.py`), which are chosen from the data and a sample of queries; whether
 anything is missed does not: `code_filter.py` has the bounds. Up to 64 queries share a tile while it
 is in cache. `top` keeps the k-th best lower bound seen so far as its offset.
@@ -31,9 +31,9 @@ from .tiles import TILE, make_rows, on_lines, tile_view, tiles_of_rows
 
 
 class Cascade(Index):
-    """Certified 4- or 8-bit filters in a basis made for the data, then the exact predicate.
+    """Certified 4-, 6- or 8-bit filters in a basis made for the data, then the exact predicate.
 
-    For d >= 8, where trees do not prune. Build O(n d^2), query O(n p) half bytes or bytes and O(d)
+    For d >= 8, where trees do not prune. Build O(n d^2), query O(n p) codes and O(d)
     for each point that passes; memory at most 1.5 times that of points in float32, from d = 32 on.
     Answers and errors as for `Index`; what is chosen from samples only decides the speed.
 

@@ -26,7 +26,7 @@ from .codes import (
     leading_width,
     rounded,
 )
-from .integer_dot import MOST_BYTE, MOST_NIBBLE, MOST_QUERY, ROW
+from .integer_dot import GROUPS, MOST_QUERY, ROW
 from .kd_tree import order_points
 from .tiles import TILE, frozen, line_zeros
 
@@ -71,7 +71,7 @@ class Shape(NamedTuple):
     """Leading codes of p coordinates, and whether there are row codes."""
 
     p: int
-    nibbles: bool
+    bits: int
     rows: bool
 
 
@@ -92,15 +92,14 @@ class Fit(NamedTuple):
 
     def text(self, n: int, d: int) -> str:
         """Lines for `explain`."""
-        bits = 4 if self.shape.nibbles else 8
-        width = leading_width(d, self.shape.p, self.shape.nibbles)
+        width = leading_width(d, self.shape.p, self.shape.bits)
         order = "as they came"
         if self.opened < 1.0:
             order = f"neighbours share tiles, {self.opened:.1%} of which are read"
         lines = [
             f"  order    {order}",
-            f"  leading  {self.shape.p} of {d} coordinates, {bits} bits: {width} bytes a point, "
-            f"{self.passed:.3%} pass",
+            f"  leading  {self.shape.p} of {d} coordinates, {self.shape.bits} bits: {width} "
+            f"bytes a point, {self.passed:.3%} pass",
         ]
         if self.shape.rows:
             lines.append(f"  rows     {d} bytes a point that passed, {self.open:.3%} stay open")
@@ -176,20 +175,18 @@ def _widths(d: int) -> list[int]:
 def _choose(trial: _Trial, itemsize: int) -> tuple[Shape, float, float, float]:
     """The cheapest shape, what passes its stages, and nanoseconds a point."""
     d = trial.points.shape[1]
-    steps = {False: fit_steps(trial.points, MOST_BYTE), True: fit_steps(trial.points, MOST_NIBBLE)}
-    off = _coded(trial.points, steps[False])[1]
-    error = np.outer(off, np.linalg.norm(trial.normals * steps[False].step, axis=1))
+    steps = {bits: fit_steps(trial.points, bits) for bits in sorted(GROUPS)}
+    off = _coded(trial.points, steps[8])[1]
+    error = np.outer(off, np.linalg.norm(trial.normals * steps[8].step, axis=1))
     unsettled = float(np.mean(np.abs(trial.scores - trial.offsets) <= error))
     best = None
-    for nibbles in (False, True):
+    for bits, each in steps.items():
         for p in _widths(d):
-            shape = Shape(p, nibbles, p < d or nibbles)
-            width = leading_width(d, p, nibbles)
+            shape = Shape(p, bits, p < d or bits < 8)
+            width = leading_width(d, p, bits)
             if p < d and width + d > MOST_CODES * 4 * d:
                 continue
-            passed = _passed(
-                trial, Steps(*(a[:p] for a in steps[nibbles][:4]), steps[nibbles].most), p
-            )
+            passed = _passed(trial, Steps(*(a[:p] for a in each[:4]), each.most), p)
             still_open = min(passed, unsettled) if shape.rows else passed
             cost = LEADING_POINT + LEADING_BYTE * width
             if shape.rows:
@@ -215,7 +212,7 @@ def fit_cascade(points: NDArray, normals: NDArray | None, expected_count: int | 
         with np.errstate(all="ignore"):
             asked = asked / np.abs(asked).max(axis=1, keepdims=True)
     asked = asked[np.isfinite(asked).all(axis=1)]
-    shape, passed, still_open, cost = Shape(d, False, False), 1.0, 1.0, 1.0 + 0.1 * d
+    shape, passed, still_open, cost = Shape(d, 8, False), 1.0, 1.0, 1.0 + 0.1 * d
     opened = 1.0
     if len(u) >= TILE and len(asked):
         with np.errstate(all="ignore"):
@@ -225,16 +222,14 @@ def fit_cascade(points: NDArray, normals: NDArray | None, expected_count: int | 
                 opened = _opened(trial, shape.p, count)
                 opened = opened if opened <= MOST_OPENED else 1.0
                 cost *= opened
-    most = MOST_NIBBLE if shape.nibbles else MOST_BYTE
-    steps = fit_steps(u[:, : shape.p], most)
-    row_steps = fit_steps(u, MOST_BYTE)
+    steps, row_steps = fit_steps(u[:, : shape.p], shape.bits), fit_steps(u, 8)
     off, row_off = (_coded(u, each)[1] for each in (steps, row_steps))
     return Fit(
         shape,
         basis,
         steps,
-        fit_ladder(1.001 * off + 1e-4 * np.sqrt(shape.p), most),
-        fit_ladder(np.linalg.norm(u[:, shape.p :], axis=1) * 1.0001 + 1e-18, most),
+        fit_ladder(1.001 * off + 1e-4 * np.sqrt(shape.p), steps.most),
+        fit_ladder(np.linalg.norm(u[:, shape.p :], axis=1) * 1.0001 + 1e-18, steps.most),
         row_steps,
         _most_residual(row_off, d),
         opened,
@@ -275,11 +270,11 @@ def encode_all(
     """Codes of the first `count` of some points (slots, d): the last fields of a cascade."""
     slots, d = points.shape
     shape, tiles = fit.shape, slots // TILE
-    row_bytes = leading_width(d, shape.p, shape.nibbles) // 4
+    row_bytes = leading_width(d, shape.p, shape.bits) // 4
     codes = line_zeros((tiles, row_bytes, ROW), np.uint8)
     row_codes = line_zeros((slots if shape.rows else 0, d), np.uint8)
     always, bare = np.zeros(tiles, np.uint64), np.zeros(tiles, np.uint64)
-    leading = Leading(codes, fit.steps, fit.residual, fit.rest, 0.0, shape.nibbles)
+    leading = Leading(codes, fit.steps, fit.residual, fit.rest, 0.0, shape.bits)
     rows = Rows(row_codes, fit.row_steps, fit.row_residual)
     heads = Heads(np.empty((tiles, shape.p), np.uint8), np.empty(tiles), np.empty(tiles))
 

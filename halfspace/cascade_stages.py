@@ -14,7 +14,7 @@ from .basis import Basis
 from .code_filter import aim, bar_of, row_product, row_score
 from .codes import Leading, Rows
 from .cover import close_gaps
-from .integer_dot import BLOCK, survivors
+from .integer_dot import BLOCK, room_of, survivors
 from .jit import kernel, part
 from .predicate import LIMBS, exact_sign
 from .prefetch import prefetch_row
@@ -64,7 +64,7 @@ class Targets(NamedTuple):
 def make_targets(cascade, normals, offsets, closed, m):
     """Make the first m >= 1 queries ready; room for whole blocks, whose rest no point passes."""
     d, dtype, room = normals.shape[1], cascade.points.dtype, -(-m // BLOCK) * BLOCK
-    width = cascade.leading.codes.shape[1] * (8 if cascade.leading.nibbles else 4)
+    width = room_of(cascade.leading.codes.shape[1], cascade.leading.bits)
     bars, leading = np.full(room, MOST, np.int32), np.zeros((room, width), np.int8)
     head_bars, heads = np.full(room, MOST, np.int32), np.zeros((room, width), np.int8)
     rows, narrow = np.zeros((room, d), np.float32), np.zeros((room, d), dtype)
@@ -252,7 +252,7 @@ def cover_cascade(
 ):
     """Cover up to 64 half-spaces, tile by tile; see `cover.covers` for the arguments."""
     points, count, tiles = cascade.points, cascade.tiles.ranks.size, cascade.tiles.norms.size
-    codes, nibbles, row_codes = cascade.leading.codes, cascade.leading.nibbles, cascade.rows.codes
+    codes, bits, row_codes = cascade.leading.codes, cascade.leading.bits, cascade.rows.codes
     heads, always, by_rows = cascade.heads.codes, cascade.always, row_codes.shape[0] > 0
     if not tiles:
         return offsets.size
@@ -268,7 +268,7 @@ def cover_cascade(
     for head in range(heads.shape[0]):
         used, open_tiles = used_lanes(tiles, head), cascade.forced[head]
         for start in range(0, group, block):
-            survivors(heads, head, above, start, block, head_bars, nibbles, sums, passing)
+            survivors(heads, head, above, start, block, head_bars, bits, sums, passing)
             for q in range(start, start + block):
                 opened[q] = passing[q - start] & used
                 open_tiles |= opened[q]
@@ -287,7 +287,7 @@ def cover_cascade(
                     wanted |= opened[q]
                 if not (((wanted >> bit) & _ONE) or always[t]):
                     continue
-                survivors(codes, t, leading, start, block, bars, nibbles, sums, passing)
+                survivors(codes, t, leading, start, block, bars, bits, sums, passing)
                 for q in range(start, min(start + block, group)):
                     mask = (passing[q - start] | always[t]) & used
                     if not mask or done[q]:

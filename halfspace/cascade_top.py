@@ -58,7 +58,7 @@ def top_cascade(cascade, normals, slots, scores):
     """
     points, tiles, count = cascade.points, cascade.tiles.norms.size, cascade.tiles.ranks.size
     data, ranks, k = cascade.tiles.data, cascade.tiles.ranks, slots.shape[1]
-    codes, nibbles, row_codes = cascade.leading.codes, cascade.leading.nibbles, cascade.rows.codes
+    codes, bits, row_codes = cascade.leading.codes, cascade.leading.bits, cascade.rows.codes
     heads, by_rows = cascade.heads.codes, row_codes.shape[0] > 0
     always, bare = cascade.always, cascade.bare
     sums, passing, limbs = make_sums(), np.empty(BLOCK, np.uint64), np.zeros(LIMBS, np.int64)
@@ -87,7 +87,7 @@ def top_cascade(cascade, normals, slots, scores):
                 t = head * TILE + lowest_lane(bit)
                 mask = always[t]
                 if opened & bit:
-                    survivors(codes, t, targets.leading, 0, 1, bars, nibbles, sums, passing)
+                    survivors(codes, t, targets.leading, 0, 1, bars, bits, sums, passing)
                     mask |= passing[0]
                 mask &= used_lanes(count, t) & ~bare[t]
                 if by_rows:
@@ -101,7 +101,7 @@ def top_cascade(cascade, normals, slots, scores):
             else:
                 head += 1
                 if head < heads.shape[0]:
-                    survivors(heads, head, targets.heads, 0, 1, head_bars, nibbles, sums, passing)
+                    survivors(heads, head, targets.heads, 0, 1, head_bars, bits, sums, passing)
                     opened = passing[0] & used_lanes(tiles, head)
                     left = opened | cascade.forced[head]
             if waiting <= pending.size - TILE and head < heads.shape[0]:

@@ -1,7 +1,7 @@
 """Points as small integers: what a coordinate is rounded to, and how far off each point may be.
 
-Coordinate j of a transformed point is u_j = low_j + step_j (c_j + ρ_j) with a code c_j, 0 … 15 or
-0 … 255, and a residual ρ_j, at most 1/2 in magnitude where no code was clamped. For weights a_j the
+Coordinate j of a transformed point is u_j = low_j + step_j (c_j + ρ_j) with a code c_j of 4, 6 or 8
+bits, and a residual ρ_j, at most 1/2 in magnitude where no code was clamped. For weights a_j the
 residuals then cost |Σ a_j ρ_j| <= ||a|| ||ρ||, and codes keep bounds on ||ρ||.
 
 Two sets of codes are made of the same points. *Leading* codes hold the first p coordinates, in
@@ -23,19 +23,20 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .integer_dot import MOST_BYTE, ROW
+from .integer_dot import GROUPS, ROW
 from .jit import REASSOCIATED, kernel, part
 from .query import SINGLE, gamma
 from .tiles import TILE, frozen
 
-SHRINKS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4)
-"""Parts of the range of a sample that codes may cover."""
-
-BYTE_ROOM = 1.5
-"""What the range of a sample is stretched by for codes of a byte: few points are to be clamped."""
+COVERED = {4: (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4), 6: (1.1,), 8: (1.5,)}
+"""What codes of so many bits may cover, in ranges of a sample; with small steps, to be clamped adds
+much to a residual, and few points are to be."""
 
 ROOM = 1.3
 """What bounds taken from a sample are stretched by."""
+
+FINE_ROOM = 2.0
+"""The same, where there are steps enough."""
 
 _ONE = np.uint64(1)
 
@@ -66,7 +67,7 @@ class Leading(NamedTuple):
     residual: Ladder  # of ||ρ||, coordinate p of the codes
     rest: Ladder  # of the norm of what is left out, coordinate p + 1 where anything is
     spread: float  # bound on ||c - middle||
-    nibbles: bool
+    bits: int
 
 
 class Rows(NamedTuple):
@@ -85,21 +86,21 @@ class Heads(NamedTuple):
     rests: np.ndarray  # (tiles,) float64
 
 
-def leading_width(d: int, p: int, nibbles: bool) -> int:
+def leading_width(d: int, p: int, bits: int) -> int:
     """Bytes that leading codes take for each point."""
-    coordinates = p + 1 + (p < d)
-    return 4 * -(-coordinates // 8) if nibbles else 4 * -(-coordinates // 4)
+    rows, coordinates = GROUPS[bits]
+    return 4 * rows * -(-(p + 1 + (p < d)) // coordinates)
 
 
-def fit_steps(sample: NDArray, most: int) -> Steps:
+def fit_steps(sample: NDArray, bits: int) -> Steps:
     """Steps for coordinates like those of a sample (s, p): the least mean square residuals."""
+    most = 2**bits - 1
     low, high = (
         (sample.min(axis=0), sample.max(axis=0)) if len(sample) else np.zeros((2, sample.shape[1]))
     )
     middle, half = 0.5 * (low + high), np.maximum(0.5 * (high - low), 0.0)
-    shrinks = SHRINKS if most < MOST_BYTE else (BYTE_ROOM,)
     losses, steps = [], []
-    for shrink in shrinks:
+    for shrink in COVERED[bits]:
         step = 2.0 * half * shrink / most
         step = np.maximum(step, 1e-7 * step.max(initial=0.0)) + 1e-25
         start = middle - 0.5 * most * step
@@ -130,7 +131,7 @@ def fit_ladder(values: NDArray, most: int) -> Ladder:
     """Steps for non-negative numbers like those of a sample, and a little beyond them."""
     if not len(values):
         return Ladder(0.0, 1.0, most)
-    first, last = values.min() / ROOM, values.max() * ROOM
+    first, last = values.min() / ROOM, values.max() * (FINE_ROOM if most > 15 else ROOM)
     return Ladder(float(first), float(max((last - first) / most, 1e-6 * last, 1e-25)), most)
 
 
@@ -143,14 +144,16 @@ def _climb(ladder, value):
 
 
 @part
-def _put(codes, nibbles, t, lane, j, code):
-    """Write coordinate j of a lane of a tile; nibbles start out as zeros."""
-    if not nibbles:
-        codes[t, j // 4, 4 * lane + j % 4] = code
-    elif (j // 4) % 2:
-        codes[t, j // 8, 4 * lane + j % 4] |= np.uint8(code << 4)
-    else:
-        codes[t, j // 8, 4 * lane + j % 4] |= np.uint8(code)
+def _put(codes, bits, t, lane, j, code):
+    """Write coordinate j of a lane of a tile; codes start out as zeros."""
+    row, at, shift = j // 8, 4 * lane + j % 4, 4 * (j // 4 % 2)
+    if bits == 8:
+        row, shift = j // 4, 0
+    elif bits == 6:
+        group, place = 3 * (j // 16), j // 4 % 4
+        codes[t, group + 2, at] |= np.uint8((code & 3) << (2 * place))
+        row, code = group + place // 2, code >> 2
+    codes[t, row, at] |= np.uint8(code << shift)
 
 
 @part(flags=REASSOCIATED)
@@ -225,7 +228,7 @@ def encode(points, lengths, reach, first, leading, rows, always, bare, heads):
     """
     p, d, most_spread = leading.steps.low.size, points.shape[1], 0.0
     some, every = np.empty(p, np.float32), np.empty(d, np.float32)
-    codes, nibbles = leading.codes, leading.nibbles
+    codes, bits = leading.codes, leading.bits
     for i in range(points.shape[0]):
         slot = first + i
         t, lane = slot // TILE, slot % TILE
@@ -251,10 +254,10 @@ def encode(points, lengths, reach, first, leading, rows, always, bare, heads):
             continue
         most_spread = max(most_spread, spread)
         for j in range(p):
-            _put(codes, nibbles, t, lane, j, np.int64(some[j]))
-        _put(codes, nibbles, t, lane, p, residual_code)
+            _put(codes, bits, t, lane, j, np.int64(some[j]))
+        _put(codes, bits, t, lane, p, residual_code)
         if p < d:
-            _put(codes, nibbles, t, lane, p + 1, rest_code)
+            _put(codes, bits, t, lane, p + 1, rest_code)
     mean = np.empty((1, p), np.float32)
     for start in range(0, points.shape[0], TILE):
         t, last = (first + start) // TILE, min(start + TILE, points.shape[0])
@@ -269,14 +272,12 @@ def _put_heads(heads, leading, d):
     for t in range(heads.radii.size):
         wide = 0.0
         for j in range(p):
-            _put(codes, leading.nibbles, t // TILE, t % TILE, j, np.int64(heads.centres[t, j]))
+            _put(codes, leading.bits, t // TILE, t % TILE, j, np.int64(heads.centres[t, j]))
             wide += (np.float64(heads.centres[t, j]) - middle[j]) ** 2
-        _put(
-            codes, leading.nibbles, t // TILE, t % TILE, p, _climb(leading.residual, heads.radii[t])
-        )
+        _put(codes, leading.bits, t // TILE, t % TILE, p, _climb(leading.residual, heads.radii[t]))
         if p < d:
             rest = _climb(leading.rest, heads.rests[t])
-            _put(codes, leading.nibbles, t // TILE, t % TILE, p + 1, rest)
+            _put(codes, leading.bits, t // TILE, t % TILE, p + 1, rest)
         most = max(most, wide)
     return math.sqrt(most) * 1.001
 
@@ -286,6 +287,6 @@ def encode_heads(heads: Heads, leading: Leading, d: int) -> Leading:
     count = len(heads.radii)
     codes = np.zeros((-(-count // TILE), leading.codes.shape[1], ROW), np.uint8)
     ladders = [fit_ladder(a, leading.residual.most) for a in (heads.radii, heads.rests)]
-    made = Leading(codes, leading.steps, *ladders, 0.0, leading.nibbles)
+    made = Leading(codes, leading.steps, *ladders, 0.0, leading.bits)
     spread = _put_heads(heads, made, d)
     return made._replace(codes=frozen(codes), spread=spread)

@@ -287,7 +287,7 @@ def shallow_cuttings(load: Load, sample: Sample, size: int, limits: Limits) -> F
 def least_cascade(load: Load) -> Forecast:
     """What a cascade costs at least, whatever the points."""
     query = cost_model.cascade_query(load, 1, load.count / load.n, 0.0)
-    nbytes = cost_model.cascade_bytes(load, leading_width(load.d, 1, True), True)
+    nbytes = cost_model.cascade_bytes(load, leading_width(load.d, 1, 4), True)
     return Forecast(cost_model.cascade_build(load), query, nbytes)
 
 
@@ -295,9 +295,9 @@ def cascade(load: Load, sample: Sample, size: int, limits: Limits) -> Forecast:
     """Forecast of a cascade: what is fitted to a sample would do to all points."""
     count = max(1, round(load.count * size / load.n))
     fit = fit_cascade(sample.first(size), sample.told, count)
-    p, nibbles, rows = fit.shape
+    p, bits, rows = fit.shape
     query = cost_model.cascade_query(load, fit.opened * p, fit.passed, fit.open)
-    nbytes = cost_model.cascade_bytes(load, leading_width(load.d, p, nibbles), rows)
+    nbytes = cost_model.cascade_bytes(load, leading_width(load.d, p, bits), rows)
     build = cost_model.cascade_build(load)
     if fit.opened < 1.0:
         build += cost_model.CASCADE_ORDER * load.n

@@ -1,11 +1,12 @@
 """Integer products of a tile's codes with queries: 64 lanes against a bar, by one mask.
 
-A tile of codes is rows of 256 bytes, four to each of 64 lanes: with bytes for codes a row holds
-four coordinates, with nibbles eight, the first four in the low halves. A query is signed bytes in
-the order of the coordinates. The products are exact (255 * 127 a coordinate: 32 bits hold the sum
-for d < 66 000, and a basis of that size is 50 GB), so whatever adds them up gives the same mask:
-`vpdpbusd` where the processor has it (AVX-512 VNNI; 64 products an instruction), plain loops
-elsewhere.
+A tile of codes is rows of 256 bytes, four to each of 64 lanes. With codes of 8 bits a row holds
+four coordinates, with 4 bits eight, the first four in the low halves. With 6 bits three rows hold
+sixteen: two of them the upper bits as rows of nibbles do, the third the lower two, those of the
+first four coordinates lowest. A query is signed bytes in the order of the coordinates. The products
+are exact (255 * 127 a coordinate: 32 bits hold the sum for d < 66 000, and a basis of that size is
+50 GB), so whatever adds them up gives the same mask: `vpdpbusd` where the processor has it (AVX-512
+VNNI; 64 products an instruction), plain loops elsewhere.
 """
 
 import llvmlite.binding
@@ -24,10 +25,21 @@ ROW = 4 * TILE
 BLOCK = 4
 """Queries that share what is loaded of a tile."""
 
-MOST_BYTE, MOST_NIBBLE, MOST_QUERY = 255, 15, 127
-"""Largest codes of points, and of queries."""
+MOST_QUERY = 127
+"""Largest code of a query."""
+
+GROUPS = {4: (1, 8), 6: (3, 16), 8: (1, 4)}
+"""Rows that belong together and the coordinates they hold, for codes of so many bits."""
 
 _LANES = 16  # of one instruction
+
+
+@part
+def room_of(rows, bits):
+    """Coordinates that so many rows hold, whole groups."""
+    if bits == 6:
+        return rows // 3 * 16
+    return rows * (8 if bits == 4 else 4)
 
 
 def has_dot_instruction() -> bool:
@@ -45,8 +57,8 @@ class _Emitter:  # pragma: no cover (it runs where kernels are compiled)
     word, address = ir.IntType(32), ir.IntType(64)
     vector = ir.VectorType(word, _LANES)
 
-    def __init__(self, builder: ir.IRBuilder, queries: int, nibbles: bool) -> None:
-        self.builder, self.queries, self.nibbles = builder, queries, nibbles
+    def __init__(self, builder: ir.IRBuilder, queries: int, bits: int) -> None:
+        self.builder, self.queries, self.bits = builder, queries, bits
         kind = ir.FunctionType(self.vector, [self.vector] * 3)
         name = "llvm.x86.avx512.vpdpbusd.512"
         self.dot = cgutils.get_or_insert_function(builder.module, kind, name)
@@ -62,18 +74,29 @@ class _Emitter:  # pragma: no cover (it runs where kernels are compiled)
         first = self.builder.insert_element(none, value, self.word(0))
         return self.builder.shuffle_vector(first, none, ir.Constant(self.vector, [0] * _LANES))
 
+    def cut(self, value: ir.Value, shift: int, most: int) -> ir.Value:
+        """Shift bytes down, or up by -shift, and keep what bits of each `most` has."""
+        by = ir.Constant(self.vector, [abs(shift)] * _LANES)
+        shifted = self.builder.lshr(value, by) if shift > 0 else self.builder.shl(value, by)
+        return self.builder.and_(shifted, ir.Constant(self.vector, [most * 0x01010101] * _LANES))
+
     def codes(self, address: ir.Value) -> list[ir.Value]:
-        """Codes of 16 lanes of a row: all, or low and high nibbles."""
-        loaded = self.load(address, self.vector)
-        if not self.nibbles:
-            return [loaded]
-        low = ir.Constant(self.vector, [0x0F0F0F0F] * _LANES)
-        shifted = self.builder.lshr(loaded, ir.Constant(self.vector, [4] * _LANES))
-        return [self.builder.and_(loaded, low), self.builder.and_(shifted, low)]
+        """Codes of 16 lanes of a group of rows, four coordinates each."""
+        rows = [
+            self.load(self.builder.add(address, self.address(ROW * i)), self.vector)
+            for i in range(GROUPS[self.bits][0])
+        ]
+        if self.bits == 8:
+            return rows
+        if self.bits == 4:
+            return [self.cut(rows[0], 0, 15), self.cut(rows[0], 4, 15)]
+        upper = [self.cut(rows[i // 2], 2 if i % 2 else -2, 60) for i in range(4)]
+        lower = [self.cut(rows[2], 2 * i, 3) for i in range(4)]
+        return [self.builder.or_(*each) for each in zip(upper, lower, strict=True)]
 
     def products(self, tile: ir.Value, rows: ir.Value, queries: list[ir.Value]) -> list[ir.Value]:
-        """Loop over the rows of a tile; sums of 4 x 16 lanes a query."""
-        builder, count = self.builder, TILE // _LANES
+        """Loop over groups of rows of a tile; sums of 4 x 16 lanes a query."""
+        builder, count, (size, _) = self.builder, TILE // _LANES, GROUPS[self.bits]
         before = builder.block
         body, after = builder.append_basic_block("rows"), builder.append_basic_block("rows.done")
         builder.branch(body)
@@ -86,14 +109,13 @@ class _Emitter:  # pragma: no cover (it runs where kernels are compiled)
         step, results = len(parts[0]), list(sums)
         for q, query in enumerate(queries):
             for half in range(step):
-                place = builder.add(
-                    builder.mul(row, self.address(4 * step)), self.address(4 * half)
-                )
+                first = builder.mul(builder.udiv(row, self.address(size)), self.address(4 * step))
+                place = builder.add(first, self.address(4 * half))
                 weights = self.spread(self.load(builder.add(query, place), self.word))
                 for i in range(count):
                     s = q * count + i
                     results[s] = builder.call(self.dot, [results[s], parts[i][half], weights])
-        beyond = builder.add(row, self.address(1))
+        beyond = builder.add(row, self.address(size))
         row.add_incoming(beyond, builder.block)
         for total, result in zip(sums, results, strict=True):
             total.add_incoming(ir.Constant(self.vector, [0] * _LANES), before)
@@ -112,7 +134,7 @@ class _Emitter:  # pragma: no cover (it runs where kernels are compiled)
         return mask
 
 
-def _instruction(queries: int, nibbles: bool):  # pragma: no cover (as above)
+def _instruction(queries: int, bits: int):  # pragma: no cover (as above)
     """`survivors` for so many queries, in instructions."""
 
     @intrinsic
@@ -122,7 +144,7 @@ def _instruction(queries: int, nibbles: bool):  # pragma: no cover (as above)
                 i: context.make_array(signature.args[i])(context, builder, arguments[i])
                 for i in (0, 2, 4, 5)
             }
-            emitter = _Emitter(builder, queries, nibbles)
+            emitter = _Emitter(builder, queries, bits)
             start = {
                 i: builder.ptrtoint(array.data, emitter.address) for i, array in arrays.items()
             }
@@ -148,43 +170,72 @@ def _instruction(queries: int, nibbles: bool):  # pragma: no cover (as above)
     return masks
 
 
-_one_byte, _one_nibble = _instruction(1, False), _instruction(1, True)
-_block_byte, _block_nibble = _instruction(BLOCK, False), _instruction(BLOCK, True)
+_one_by_4, _one_by_6, _one_by_8 = (_instruction(1, bits) for bits in (4, 6, 8))
+_block_by_4, _block_by_6, _block_by_8 = (_instruction(BLOCK, bits) for bits in (4, 6, 8))
 
 
 @part
 def _survivors_by_instruction(  # pragma: no cover (compiled code only)
-    codes, t, normals, q, count, bars, nibbles, sums, out
+    codes, t, normals, q, count, bars, bits, sums, out
 ):
-    if nibbles:
+    if bits == 4:
         if count == 1:
-            _one_nibble(codes, t, normals, q, bars, out)
+            _one_by_4(codes, t, normals, q, bars, out)
         else:
-            _block_nibble(codes, t, normals, q, bars, out)
+            _block_by_4(codes, t, normals, q, bars, out)
+    elif bits == 6:
+        if count == 1:
+            _one_by_6(codes, t, normals, q, bars, out)
+        else:
+            _block_by_6(codes, t, normals, q, bars, out)
     elif count == 1:
-        _one_byte(codes, t, normals, q, bars, out)
+        _one_by_8(codes, t, normals, q, bars, out)
     else:
-        _block_byte(codes, t, normals, q, bars, out)
+        _block_by_8(codes, t, normals, q, bars, out)
+
+
+@part(inline=True)
+def _add_products(codes, t, row, shift, most, scale, weights, i, first, sums):
+    """Add the products with four coordinates from `first` on, at `shift` of a row."""
+    for j in range(4):
+        weight = np.int32(weights[i, first + j]) * scale
+        for lane in range(TILE):
+            sums[lane] += ((np.int32(codes[t, row, 4 * lane + j]) >> shift) & most) * weight
 
 
 @part
-def survivors_by_loops(codes, t, normals, q, count, bars, nibbles, sums, out):
+def survivors_by_loops(codes, t, normals, q, count, bars, bits, sums, out):
     """`survivors` in plain loops."""
-    low, four = np.int32(15), np.int32(4)
+    one, two, three, four = np.int32(1), np.int32(2), np.int32(3), np.int32(4)
     for i in range(q, q + count):
         sums[:] = 0
         for row in range(codes.shape[1]):
-            for j in range(4):
-                if nibbles:
-                    first = np.int32(normals[i, 8 * row + j])
-                    second = np.int32(normals[i, 8 * row + 4 + j])
-                    for lane in range(TILE):
-                        code = np.int32(codes[t, row, 4 * lane + j])
-                        sums[lane] += (code & low) * first + (code >> four) * second
-                else:
-                    first = np.int32(normals[i, 4 * row + j])
-                    for lane in range(TILE):
-                        sums[lane] += np.int32(codes[t, row, 4 * lane + j]) * first
+            if bits == 8:
+                _add_products(
+                    codes, t, row, np.int32(0), np.int32(255), one, normals, i, 4 * row, sums
+                )
+            elif bits == 4 or row % 3 < 2:
+                first = 8 * row if bits == 4 else 16 * (row // 3) + 8 * (row % 3)
+                scale = one if bits == 4 else four
+                for half in range(2):
+                    shift = np.int32(4 * half)
+                    _add_products(
+                        codes,
+                        t,
+                        row,
+                        shift,
+                        np.int32(15),
+                        scale,
+                        normals,
+                        i,
+                        first + 4 * half,
+                        sums,
+                    )
+            else:
+                for k in range(4):
+                    shift = two * np.int32(k)
+                    first = 16 * (row // 3) + 4 * k
+                    _add_products(codes, t, row, shift, three, one, normals, i, first, sums)
         mask = np.uint64(0)
         for lane in range(TILE):
             mask |= np.uint64(sums[lane] >= bars[i]) << np.uint64(lane)
@@ -197,13 +248,14 @@ survivors = _survivors_by_instruction if has_dot_instruction() else survivors_by
 Parameters
 ----------
 codes : uint8 array, shape (tiles, rows, 256)
-    At least one row.
+    At least one row; whole groups.
 t : int
-normals : int8 array, shape (queries, 4 * rows or 8 * rows)
+normals : int8 array, shape (queries, coordinates that the rows hold)
 q, count : int
     The first query, and how many: 1 or `BLOCK`.
 bars : int32 array, shape (queries,)
-nibbles : bool
+bits : int
+    4, 6 or 8.
 sums : int32 array, shape (64,)
     Scratch.
 out : uint64 array, shape (BLOCK,)

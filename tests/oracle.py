@@ -9,6 +9,8 @@ from fractions import Fraction
 
 import numpy as np
 
+from halfspace.integer_dot import GROUPS
+
 from .sizes import TILE
 
 
@@ -93,10 +95,17 @@ def top(points, normal, k, ids=None):
     return [name for _, name in order[:k]]
 
 
-def unpacked(tiles, nibbles):
+def unpacked(tiles, bits):
     """Codes of every slot (slots, coordinates), int64."""
+    size, held = GROUPS[bits]
     t, rows, _ = tiles.shape
-    halves = np.stack([tiles & 15, tiles >> 4], axis=2) if nibbles else tiles[:, :, None]
-    sides = halves.shape[2]
-    lanes = halves.reshape(t, rows, sides, TILE, 4).transpose(0, 3, 1, 2, 4)
-    return lanes.reshape(t * TILE, rows * sides * 4).astype(np.int64)
+    groups = tiles.reshape(t, rows // size, size, TILE, 4).astype(np.int64)
+    fours = []
+    for four in range(held // 4):
+        codes = groups[:, :, four // 2 if bits < 8 else 0]
+        if bits < 8:
+            codes = (codes >> 4 * (four % 2)) & 15
+        if bits == 6:
+            codes = 4 * codes + ((groups[:, :, 2] >> 2 * four) & 3)
+        fours.append(codes)
+    return np.stack(fours, axis=2).transpose(0, 3, 1, 2, 4).reshape(t * TILE, rows // size * held)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 import halfspace
 from halfspace import basis as bases
 from halfspace import cascade, cascade_fit, codes
-from halfspace.integer_dot import MOST_BYTE, MOST_NIBBLE
+from halfspace.integer_dot import GROUPS
 
 from . import oracle
 from .sizes import SMALL, TILE
@@ -147,16 +147,16 @@ def any_basis(sample, normals, rng):
         return bases._with_errors(fitted.centre, fitted.scale, forward, inverse, fitted.reach)
 
 
-def any_steps(sample, most, rng):
+def any_steps(sample, bits, rng):
     """The steps for a sample, or too small, too large or beside it."""
-    steps = codes.fit_steps(sample, most)
+    steps = codes.fit_steps(sample, bits)
     if rng.random() < 0.5:
         return steps
     step = steps.step * (10.0 ** rng.uniform(-2, 2, len(steps.step))).astype(np.float32)
     low = steps.low + step * np.float32(rng.integers(-3, 4))
     inverse = (1.0 / step.astype(np.float64)).astype(np.float32)
     arrays = (codes.frozen(array) for array in (low, step, inverse))
-    return codes.Steps(*arrays, steps.middle, most)
+    return codes.Steps(*arrays, steps.middle, steps.most)
 
 
 def any_fit(points, normals, expected_count, *, rng):
@@ -165,10 +165,9 @@ def any_fit(points, normals, expected_count, *, rng):
     basis = any_basis(sample, normals, rng)
     u, lengths = bases.transformed(basis, sample)
     u = u[lengths <= basis.reach]
-    nibbles, rows = (rng.integers(2, size=2) > 0).tolist()
-    shape = cascade_fit.Shape(int(rng.integers(1, d + 1)), nibbles, rows)
-    most = MOST_NIBBLE if nibbles else MOST_BYTE
-    steps, row_steps = any_steps(u[:, : shape.p], most, rng), any_steps(u, MOST_BYTE, rng)
+    bits, rows = int(rng.choice(sorted(GROUPS))), bool(rng.integers(2))
+    shape = cascade_fit.Shape(int(rng.integers(1, d + 1)), bits, rows)
+    steps, row_steps = any_steps(u[:, : shape.p], bits, rng), any_steps(u, 8, rng)
     off, row_off = (
         np.linalg.norm(codes.rounded(u[:, : len(s.low)], s)[1].astype(np.float64), axis=1)
         for s in (steps, row_steps)
@@ -178,8 +177,8 @@ def any_fit(points, normals, expected_count, *, rng):
         shape,
         basis,
         steps,
-        codes.fit_ladder(off + 1e-3, most),
-        codes.fit_ladder(rest + 1e-18, most),
+        codes.fit_ladder(off + 1e-3, steps.most),
+        codes.fit_ladder(rest + 1e-18, steps.most),
         row_steps,
         cascade_fit._most_residual(row_off, d),
         opened=float(rng.choice([0.5, 1.0])),

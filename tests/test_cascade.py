@@ -69,7 +69,7 @@ def test_batches_of_all_kinds_of_queries(m):
 @pytest.mark.parametrize("rows", [False, True])
 def test_top_raises_its_bar_and_makes_room(rows, monkeypatch):
     """Points in ascending order are all the best so far; equal ones cannot be told apart."""
-    shape = cascade_fit.Shape(8, rows, rows), 0.1, 0.1, 1.0
+    shape = cascade_fit.Shape(8, 4 if rows else 8, rows), 0.1, 0.1, 1.0
     monkeypatch.setattr(cascade_fit, "_choose", lambda *_: shape)
     n, k = (6000, 40) if JIT else (1300, 3)
     rising = cloud(n, 8)
@@ -153,7 +153,7 @@ def _passing(index, normals, offsets):
         for q in range(m):
             survivors(
                 index.leading.codes, t, targets.leading, q, 1, targets.bars,
-                index.leading.nibbles, sums, out,
+                index.leading.bits, sums, out,
             )  # fmt: skip
             total += popcount((out[0] | index.always[t]) & used_lanes(count, t))
     return total / (m * count)
@@ -171,7 +171,7 @@ def test_few_points_pass_the_leading_codes():
 
 
 def test_a_basis_for_the_queries_lets_fewer_points_pass(monkeypatch):
-    shape = cascade_fit.Shape(14, False, True), 0.1, 0.1, 1.0
+    shape = cascade_fit.Shape(14, 8, True), 0.1, 0.1, 1.0
     monkeypatch.setattr(cascade_fit, "_choose", lambda *_: shape)
     rng = np.random.default_rng(3)
     frame = np.linalg.qr(rng.standard_normal((32, 32)))[0]
@@ -188,7 +188,7 @@ def test_memory_is_at_most_one_and_a_half_times_that_of_the_points(d):
 
 
 def test_explain_shows_the_stages(monkeypatch):
-    chosen = cascade_fit.Shape(6, True, True), 0.02, 0.001, 1.0
+    chosen = cascade_fit.Shape(6, 4, True), 0.02, 0.001, 1.0
     monkeypatch.setattr(cascade_fit, "_choose", lambda *_: chosen)
     index = halfspace.Cascade(cloud(SMALL, 8))
     text = index.explain()

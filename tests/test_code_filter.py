@@ -12,6 +12,7 @@ import halfspace
 from halfspace import basis as bases
 from halfspace import cascade_fit, codes
 from halfspace.code_filter import aim, bar_of, row_product
+from halfspace.integer_dot import GROUPS
 from halfspace.jit import kernel
 from halfspace.query import prepare
 from halfspace.tiles import TILE
@@ -52,13 +53,13 @@ def below(score):
 def check_bounds(index, points, normal):
     arrays = index.structure
     tiles, n = arrays.leading.codes, len(points)
-    heads, leading = np.zeros((2, tiles.shape[1] * (8 if arrays.leading.nibbles else 4)), np.int8)
+    heads, leading = np.zeros((2, unpacked(tiles, arrays.leading.bits).shape[1]), np.int8)
     scores = oracle.scores(arrays.points[:n], normal)
     levels = np.array([below(score) for score in scores])
     estimates, bars = np.full(len(arrays.points), np.nan), np.zeros(n, np.int32)
     aimed, factors = _aimed(arrays, normal, heads, leading, estimates, levels, bars)
-    products = unpacked(tiles, arrays.leading.nibbles) @ leading.astype(np.int64)
-    above = unpacked(arrays.heads.codes, arrays.leading.nibbles) @ heads.astype(np.int64)
+    products = unpacked(tiles, arrays.leading.bits) @ leading.astype(np.int64)
+    above = unpacked(arrays.heads.codes, arrays.leading.bits) @ heads.astype(np.int64)
     asked, by_rows = (
         np.unpackbits(marks.view(np.uint8), bitorder="little")[:n] == 0
         for marks in (arrays.always, arrays.bare)
@@ -102,10 +103,10 @@ def test_bounds_of_ordinary_fits_hold(rng, d, dtype):
 
 
 @examples(0.5)
-@given(rng=rngs(), p=st.integers(1, 7), nibbles=st.booleans())
-def test_bounds_hold_where_they_are_tight(rng, p, nibbles):
+@given(rng=rngs(), p=st.integers(1, 7), bits=st.sampled_from(sorted(GROUPS)))
+def test_bounds_hold_where_they_are_tight(rng, p, bits):
     """Normals along what was left out of a point, or along what was rounded: Cauchy's equality."""
-    points, shape = cloud(SMALL, 8, np.float64, rng), cascade_fit.Shape(p, nibbles, True)
+    points, shape = cloud(SMALL, 8, np.float64, rng), cascade_fit.Shape(p, bits, True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cascade_fit, "_choose", lambda *_: (shape, 0.1, 0.1, 1.0))
         index = halfspace.Cascade(points)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from halfspace.integer_dot import BLOCK, ROW, survivors, survivors_by_loops
+from halfspace.integer_dot import BLOCK, GROUPS, ROW, survivors, survivors_by_loops
 from halfspace.jit import kernel
 from halfspace.tiles import TILE
 
@@ -15,33 +15,34 @@ from .strategies import rngs
 
 
 @kernel
-def _masks(codes, normals, q, count, bars, nibbles, by_loops):
+def _masks(codes, normals, q, count, bars, bits, by_loops):
     sums, out = np.empty(TILE, np.int32), np.zeros((codes.shape[0], BLOCK), np.uint64)
     for t in range(codes.shape[0]):
         if by_loops:
-            survivors_by_loops(codes, t, normals, q, count, bars, nibbles, sums, out[t])
+            survivors_by_loops(codes, t, normals, q, count, bars, bits, sums, out[t])
         else:
-            survivors(codes, t, normals, q, count, bars, nibbles, sums, out[t])
+            survivors(codes, t, normals, q, count, bars, bits, sums, out[t])
     return out[:, :count]
 
 
-@pytest.mark.parametrize("nibbles", [False, True])
+@pytest.mark.parametrize("bits", sorted(GROUPS))
 @pytest.mark.parametrize("count", [1, BLOCK])
 @examples(0.5)
-@given(rng=rngs(), rows=st.integers(1, 40), extreme=st.booleans())
-def test_survivors_are_those_of_plain_loops(nibbles, count, rng, rows, extreme):
-    width = rows * (8 if nibbles else 4)
+@given(rng=rngs(), rows=st.integers(1, 20), extreme=st.booleans())
+def test_survivors_are_those_of_plain_loops(bits, count, rng, rows, extreme):
+    size, held = GROUPS[bits]
+    rows, width = rows * size, rows * held
     tiles = rng.integers(0, 256, (2, rows, ROW), dtype=np.uint8)
     normals = rng.integers(-127, 128, (8, width)).astype(np.int8)
     if extreme:
         tiles, normals = tiles | np.uint8(0xF0), np.where(normals < 0, -127, 127).astype(np.int8)
-    products = unpacked(tiles, nibbles) @ normals.astype(np.int64).T
+    products = unpacked(tiles, bits) @ normals.astype(np.int64).T
     bars = np.array([rng.choice(column) for column in products.T])
     bars = (bars + rng.integers(-1, 2, 8)).astype(np.int32)
     bars[rng.integers(8)] = rng.choice([-(2**31), 2**31 - 1])
     q = int(rng.integers(0, 8 - count + 1))
-    masks = _masks(tiles, normals, q, count, bars, nibbles, False)
-    assert np.array_equal(masks, _masks(tiles, normals, q, count, bars, nibbles, True))
+    masks = _masks(tiles, normals, q, count, bars, bits, False)
+    assert np.array_equal(masks, _masks(tiles, normals, q, count, bars, bits, True))
     reached = (products >= bars)[:, q : q + count].reshape(2, TILE, count)
     want = (reached.astype(object) << np.arange(TILE).astype(object)[:, None]).sum(axis=1)
     assert masks.tolist() == want.tolist()
