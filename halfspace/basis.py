@@ -177,11 +177,13 @@ def _with_errors(
 
 
 @np.errstate(all="ignore")
-def transformed(basis: Basis, rows: NDArray) -> tuple[NDArray, NDArray]:
+def transformed(basis: Basis, rows: NDArray, most: int | None = None) -> tuple[NDArray, NDArray]:
     """Points (n, d) as u, float32, and upper bounds on ||S (x - m)||, float64.
+
+    Of u, the first `most` coordinates, or all.
 
     What is not finite stands for points that the basis says nothing of.
     """
     scaled = (rows - basis.centre) * basis.scale
     lengths = np.sqrt(np.square(scaled).sum(axis=1)) * (1.0 + 1e-6)
-    return scaled.astype(np.float32) @ basis.forward.T, lengths
+    return scaled.astype(np.float32) @ basis.forward[:most].T, lengths

@@ -253,12 +253,13 @@ def _chunks(d: int, count: int) -> list[tuple[int, int]]:
 def order_of(points: NDArray, fit: Fit) -> NDArray:
     """Rows (n, d) in an order in which neighbours share tiles, by their leading coordinates."""
     n, d = points.shape
-    some = np.zeros((n, min(fit.shape.p, ORDER_COORDINATES)), np.float32)
+    most = min(fit.shape.p, ORDER_COORDINATES)
+    some = np.zeros((n, most), np.float32)
 
     def part(first: int, last: int) -> None:
-        u, lengths = transformed(fit.basis, points[first:last])
+        u, lengths = transformed(fit.basis, points[first:last], most)
         kept = lengths <= fit.basis.reach
-        some[first:last][kept] = u[kept, : some.shape[1]]
+        some[first:last][kept] = u[kept]
 
     parallel.run([lambda a=a, b=b: part(a, b) for a, b in _chunks(d, n)])
     return order_points(some)
