@@ -1,0 +1,111 @@
+"""Attention masks: which queries share one, and what it leaves of the keys.
+
+A mask that many rows share is a set of keys, and the rows attend to that set alone. A *run*, keys
+first … last - 1, needs not even that: rows whose runs start alike see prefixes of the same keys,
+which covers padding and causal masks of any kind. A bias that rows share is one more coordinate of
+the keys: scale <q, k> + b = <(scale q, 1), (k, b)>, so the keys that matter are a half-space still.
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+NEGLIGIBLE = 800.0
+"""A key that many nats below the best has no weight in float64: exp(-746) is 0."""
+
+
+class Masks(NamedTuple):
+    """Distinct rows of a mask, and who has which."""
+
+    rows: np.ndarray  # (patterns, n) bool, or float with -inf
+    pattern: np.ndarray  # (*batch, length) int64
+
+
+class Kept(NamedTuple):
+    """Keys that a row of a mask leaves."""
+
+    keys: np.ndarray  # ascending, int64
+    bias: np.ndarray | None  # of each, float64; None if they are all alike
+
+    @property
+    def run(self) -> tuple[int, int] | None:
+        """First key and one past the last if nothing between them is missing, nor biased."""
+        first, last = (int(self.keys[0]), int(self.keys[-1]) + 1) if self.keys.size else (0, 0)
+        return (first, last) if self.bias is None and last - first == self.keys.size else None
+
+
+def distinct(mask: np.ndarray, batch: tuple[int, ...], length: int, n: int) -> Masks:
+    """Find the distinct rows of a mask.
+
+    Parameters
+    ----------
+    mask : ndarray, shape that broadcasts to (*batch, length, n)
+        Booleans or floats; at least two axes.
+    batch : tuple of int
+    length, n : int
+
+    Returns
+    -------
+    Masks
+        O(size of `mask`) time, and no copy of it.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from attention.masks import distinct
+    >>> masks = distinct(np.array([[True, False], [True, True], [True, False]]), (), 3, 2)
+    >>> masks.rows.tolist(), masks.pattern.tolist()
+    ([[True, False], [True, True]], [0, 1, 0])
+    """
+    # What was broadcast already is looked at once.
+    mask = mask[tuple(slice(0, 1) if step == 0 else slice(None) for step in mask.strides[:-1])]
+    rows = mask.reshape(math.prod(mask.shape[:-1]), mask.shape[-1])
+    pattern = np.empty(len(rows), np.int64)
+    chosen: list[int] = []
+    alike: dict[int, list[int]] = {}
+    for i, row in enumerate(rows):
+        places = alike.setdefault(hash(row.tobytes()), [])
+        found = next((p for p in places if np.array_equal(rows[chosen[p]], row)), len(chosen))
+        if found == len(chosen):
+            places.append(found)
+            chosen.append(i)
+        pattern[i] = found
+    return Masks(
+        np.broadcast_to(rows if len(chosen) == len(rows) else rows[chosen], (len(chosen), n)),
+        np.broadcast_to(pattern.reshape(mask.shape[:-1]), (*batch, length)),
+    )
+
+
+def kept(row: np.ndarray, reach: np.ndarray) -> Kept:
+    """Keys that a row of a mask leaves, for queries whose scores are within ± `reach`.
+
+    Parameters
+    ----------
+    row : ndarray, shape (n,)
+        Booleans, or biases: finite or ``-inf``.
+    reach : ndarray, shape (n,)
+        Largest magnitude a score of each key can have.
+
+    Returns
+    -------
+    Kept
+        Biases are relative to the largest. Keys whose weight is certainly below exp(-800) of the
+        best one's are left out: finite stand-ins for -inf are such.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from attention.masks import kept
+    >>> left = kept(np.array([0.0, -1e9, 0.0, -np.inf]), np.ones(4))
+    >>> left.keys.tolist(), left.bias, left.run
+    ([0, 2], None, None)
+    """
+    if row.dtype == np.bool_:
+        return Kept(np.flatnonzero(row), None)
+    bias = row.astype(np.float64)
+    with np.errstate(over="ignore"):
+        best = (bias - reach).max(initial=-np.inf)
+        keys = np.flatnonzero((bias > -np.inf) & (bias + reach >= best - NEGLIGIBLE))
+        bias = bias[keys] - bias[keys].max(initial=-np.inf)
+    return Kept(keys, bias if bias.any() else None)
