@@ -3,10 +3,12 @@
 A mask that many rows share is a set of keys, and the rows attend to that set alone. A *run*, keys
 first … last - 1, needs not even that: rows whose runs start alike see prefixes of the same keys,
 which covers padding and causal masks of any kind. A bias that rows share is one more coordinate of
-the keys: scale <q, k> + b = <(scale q, 1), (k, b)>, so the keys that matter are a half-space still.
+the keys: scale <q, k> + b = scale <(q, 1 / scale), (k, b)>, so the keys that matter are a half-space
+still.
 """
 
 import math
+from fractions import Fraction
 from typing import NamedTuple
 
 import numpy as np
@@ -90,8 +92,8 @@ def kept(row: np.ndarray, reach: np.ndarray) -> Kept:
     Returns
     -------
     Kept
-        Biases are relative to the largest. Keys whose weight is certainly below exp(-800) of the
-        best one's are left out: finite stand-ins for -inf are such.
+        Biases lose what they have in common where that is exact. Keys whose weight is certainly
+        below exp(-800) of the best one's are left out: finite stand-ins for -inf are such.
 
     Examples
     --------
@@ -104,8 +106,56 @@ def kept(row: np.ndarray, reach: np.ndarray) -> Kept:
     if row.dtype == np.bool_:
         return Kept(np.flatnonzero(row), None)
     bias = row.astype(np.float64)
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         best = (bias - reach).max(initial=-np.inf)
         keys = np.flatnonzero((bias > -np.inf) & (bias + reach >= best - NEGLIGIBLE))
-        bias = bias[keys] - bias[keys].max(initial=-np.inf)
+        bias = _centred(bias[keys])
     return Kept(keys, bias if bias.any() else None)
+
+
+def _centred(bias: np.ndarray) -> np.ndarray:
+    """Subtract the largest bias if that loses nothing.
+
+    Where all are within a factor of 2, differences are exact (Sterbenz).
+    """
+    if not bias.size or 2.0 * np.ptp(bias) > np.abs(bias).max():
+        return bias
+    return bias - bias.max()
+
+
+def with_bias(
+    query: np.ndarray, key: np.ndarray, bias: np.ndarray, scale: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Queries and keys whose scaled scores are scale <q, k> + bias.
+
+    Parameters
+    ----------
+    query : ndarray, shape (m, head_dim)
+    key : ndarray, shape (n, head_dim)
+    bias : ndarray of float64, shape (n,)
+    scale : float
+        Positive, and not so small that 1 / scale overflows.
+
+    Returns
+    -------
+    query, key : ndarray, shapes (m, head_dim + e) and (n, head_dim + e)
+        e = 1 where 1 / scale is a float64, else 2: the second coordinate holds what the first
+        rounds off.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from attention.masks import with_bias
+    >>> q, k = with_bias(np.ones((1, 1)), np.ones((2, 1)), np.array([0.0, 3.0]), 0.5)
+    >>> (0.5 * q @ k.T).tolist()
+    [[0.5, 3.5]]
+    """
+    inverse = 1 / Fraction(scale)
+    high = float(inverse)
+    low = float(inverse - Fraction(high))
+    weights = [high, low] if low else [high]
+    narrow = bias.astype(key.dtype)
+    column = narrow if np.array_equal(narrow, bias) else bias
+    rows = np.broadcast_to(np.array(weights), (len(query), len(weights)))
+    columns = np.repeat(column[:, None], len(weights), axis=1)
+    return np.hstack([query, rows]), np.hstack([key, columns])

@@ -4,8 +4,8 @@ Heads that read the same keys and values are asked together. What a mask leaves 
 `masks.py` has it, as long as enough rows share it; all other rows go to `blockwise.py`.
 """
 
-import math
 from collections import defaultdict
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,7 +16,7 @@ from .blockwise import masked_softmax
 from .decode import Decoder
 from .heads import softmax_attention
 from .inputs import check_rule
-from .masks import Kept, distinct, kept
+from .masks import Kept, distinct, kept, with_bias
 from .rules import Error, Rule
 from .sdpa_inputs import Inputs, check_any_scale, check_inputs, check_options
 
@@ -24,6 +24,9 @@ DEFAULT_RULE = Error(1e-3)
 
 SHARED_ROWS = 8
 """Rows from which an index of what their mask leaves pays."""
+
+LEAST_SCALE = 2.0**-64
+"""Below this, the coordinate that goes with a bias would be too large beside the others."""
 
 
 class _Head(NamedTuple):
@@ -154,31 +157,71 @@ def _fill(result: np.ndarray, inputs: Inputs, scale: float, rule: Rule, causal: 
         result[members] = outputs.reshape(queries.shape[:2] + outputs.shape[1:])
 
 
-def _masked(
-    queries: np.ndarray, head: _Head, masks: np.ndarray, pattern: np.ndarray
-) -> np.ndarray:
+def _masked(queries: np.ndarray, head: _Head, masks: np.ndarray, pattern: np.ndarray) -> np.ndarray:
     """Attend with queries (m, head_dim) that each have a row of `masks`; (m, value_dim)."""
     output = np.zeros((len(queries), head.value.shape[1]), head.value.dtype)
-    runs, sets = _shared(queries, head, masks, pattern)
-    done = np.zeros(len(queries), bool)
-    for first, members in runs.items():
-        rows = np.concatenate([at for at, _ in members])
-        if len(rows) >= SHARED_ROWS:
-            lasts = np.concatenate([np.full(len(at), last) for at, last in members])
-            output[rows] = _of_prefixes(queries[rows], head, first, lasts)
-            done[rows] = True
-    for rows, left in sets:
-        if len(rows) >= SHARED_ROWS:
+    reach = _reach(queries, head)
+    runs, rest = defaultdict(list), []
+    for p, rows in _by_pattern(pattern):
+        left = kept(masks[p], reach)
+        if left.run is not None:
+            first, last = left.run
+            runs[first].append((rows, last))
+        elif len(rows) >= SHARED_ROWS and (left.bias is None or head.scale >= LEAST_SCALE):
             output[rows] = _of_set(queries[rows], head, left)
-        done[rows] = len(rows) >= SHARED_ROWS or not left.keys.size
-    rest = np.flatnonzero(~done)
-    if rest.size:
-        output[rest], _ = masked_softmax(
-            queries[rest],
+        else:
+            rest.append(rows)
+    for first, parts in runs.items():
+        rows = np.concatenate([members for members, _ in parts])
+        if len(rows) >= SHARED_ROWS:
+            lasts = np.concatenate([np.full(len(members), last) for members, last in parts])
+            output[rows] = _of_prefixes(queries[rows], head, first, lasts)
+        else:
+            rest.append(rows)
+    if rest:
+        rows = np.sort(np.concatenate(rest))
+        output[rows], _ = masked_softmax(
+            queries[rows],
             head.key,
             head.value,
             scale=head.scale,
             masks=masks,
-            pattern=pattern[rest],
+            pattern=pattern[rows],
         )
     return output
+
+
+def _reach(queries: np.ndarray, head: _Head) -> np.ndarray:
+    """Largest magnitude the score of each key can have, (n,)."""
+    with np.errstate(over="ignore"):
+        largest = bounds.norms(queries).max(initial=0.0) * head.scale
+        return bounds.norms(head.key) * largest
+
+
+def _by_pattern(pattern: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield each pattern, and who has it."""
+    order = np.argsort(pattern, kind="stable")
+    used, starts = np.unique(pattern[order], return_index=True)
+    yield from zip(used.tolist(), np.split(order, starts[1:]), strict=True)
+
+
+def _of_prefixes(queries: np.ndarray, head: _Head, first: int, lasts: np.ndarray) -> np.ndarray:
+    """Attend to keys from `first` on, each query up to its own last; (m, value_dim)."""
+    part = slice(first, int(lasts.max()))
+    if (lasts == part.stop).all():
+        return _whole(queries, head.key[part], head.value[part], head)
+    decoder = Decoder(head.key[part], head.value[part], scale=head.scale, structure="scan")
+    got = decoder.softmax(queries, head.rule, lengths=lasts - first, dtype=head.value.dtype)
+    return got.output
+
+
+def _of_set(queries: np.ndarray, head: _Head, left: Kept) -> np.ndarray:
+    """Attend to the keys that a mask leaves, with their biases; (m, value_dim)."""
+    key, value = head.key[left.keys], head.value[left.keys]
+    if left.bias is not None:
+        queries, key = with_bias(queries, key, left.bias, head.scale)
+    return _whole(queries, key, value, head)
+
+
+def _whole(queries: np.ndarray, key: np.ndarray, value: np.ndarray, head: _Head) -> np.ndarray:
+    return softmax_attention(queries, key, value, rule=head.rule, scale=head.scale).output

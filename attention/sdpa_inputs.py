@@ -8,7 +8,7 @@ import numpy as np
 from halfspace.inputs import as_real, check_finite
 
 from . import interop
-from .inputs import check_scale
+from .inputs import check_real, check_scale
 
 
 class Inputs(NamedTuple):
@@ -35,10 +35,10 @@ def check_options(dropout_p: object, is_causal: object, enable_gqa: object, mask
 
 def check_any_scale(scale: float | None, head_dim: int) -> float:
     """Return the scale: finite, of any sign, 1 / sqrt(head_dim) for None."""
-    if scale is None or scale == 0.0 or not np.isscalar(scale):
-        return 0.0 if np.isscalar(scale) else check_scale(scale, head_dim)
-    sign = -1.0 if np.isreal(scale) and not isinstance(scale, str) and scale < 0.0 else 1.0
-    return sign * check_scale(sign * scale if sign < 0.0 else scale, head_dim)
+    value = check_scale(None, head_dim) if scale is None else check_real(scale, "scale")
+    if not math.isfinite(value):
+        raise ValueError(f"scale: expected a finite number, got {scale}")
+    return value
 
 
 def check_inputs(query: object, key: object, value: object, mask: object, group: bool) -> Inputs:
