@@ -2,8 +2,8 @@
 
 For rows whose masks have nothing in common. Every visible key is read, so what is left of the
 error is rounding, and that is bounded (`bounds.py`; nothing is missed, tau = 0). The running
-maximum is that of Milakov and Gimelshein (arXiv 1805.02867): when a block raises it, what was summed
-before is scaled down by exp of the difference.
+maximum is that of Milakov and Gimelshein (arXiv 1805.02867): when a block raises it, what was
+summed before is scaled down by exp of the difference.
 """
 
 from typing import NamedTuple
@@ -124,7 +124,7 @@ def _attend(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Outputs and masses of a block of queries."""
     m, query = len(query), query.astype(np.float64)
-    shrink = SHRUNK if np.abs(value).max(initial=0.0) > LARGE_VALUE else 1.0
+    shrink = SHRUNK if float(np.abs(value).max(initial=0.0)) > LARGE_VALUE else 1.0
     levels = _levels(masks, pattern)
     sums = _Sums(np.full(m, -np.inf), np.zeros(m), np.zeros((m, value.shape[1])))
     for c in range(0, len(key), KEYS):

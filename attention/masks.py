@@ -3,8 +3,8 @@
 A mask that many rows share is a set of keys, and the rows attend to that set alone. A *run*, keys
 first … last - 1, needs not even that: rows whose runs start alike see prefixes of the same keys,
 which covers padding and causal masks of any kind. A bias that rows share is one more coordinate of
-the keys: scale <q, k> + b = scale <(q, 1 / scale), (k, b)>, so the keys that matter are a half-space
-still.
+the keys: scale <q, k> + b = scale <(q, 1 / scale), (k, b)>, so the keys that matter are a
+half-space still.
 """
 
 import math
@@ -154,7 +154,8 @@ def with_bias(
     high = float(inverse)
     low = float(inverse - Fraction(high))
     weights = [high, low] if low else [high]
-    narrow = bias.astype(key.dtype)
+    with np.errstate(over="ignore"):
+        narrow = bias.astype(key.dtype)
     column = narrow if np.array_equal(narrow, bias) else bias
     rows = np.broadcast_to(np.array(weights), (len(query), len(weights)))
     columns = np.repeat(column[:, None], len(weights), axis=1)
