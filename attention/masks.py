@@ -37,6 +37,20 @@ class Kept(NamedTuple):
         return (first, last) if self.bias is None and last - first == self.keys.size else None
 
 
+def unrepeated(mask: np.ndarray) -> np.ndarray:
+    """`mask` with one of everything that was broadcast along an axis but the last; a view.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from attention.masks import unrepeated
+    >>> unrepeated(np.broadcast_to(np.ones((5, 1, 7)), (5, 6, 7))).shape
+    (5, 1, 7)
+    """
+    steps = zip(mask.strides[:-1], mask.shape, strict=False)
+    return mask[tuple(slice(0, 1) if step == 0 and size else slice(None) for step, size in steps)]
+
+
 def distinct(mask: np.ndarray, batch: tuple[int, ...], length: int, n: int) -> Masks:
     """Find the distinct rows of a mask.
 
@@ -60,8 +74,7 @@ def distinct(mask: np.ndarray, batch: tuple[int, ...], length: int, n: int) -> M
     >>> masks.rows.tolist(), masks.pattern.tolist()
     ([[True, False], [True, True]], [0, 1, 0])
     """
-    # What was broadcast already is looked at once.
-    mask = mask[tuple(slice(0, 1) if step == 0 else slice(None) for step in mask.strides[:-1])]
+    mask = unrepeated(mask)
     rows = mask.reshape(math.prod(mask.shape[:-1]), mask.shape[-1])
     pattern = np.empty(len(rows), np.int64)
     chosen: list[int] = []

@@ -9,6 +9,7 @@ from halfspace.inputs import as_real, check_finite
 
 from . import interop
 from .inputs import check_real, check_scale
+from .masks import unrepeated
 
 
 class Inputs(NamedTuple):
@@ -160,12 +161,13 @@ def _as_mask(mask: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
             f"attn_mask: expected at least two axes that broadcast to {shape}, "
             f"got shape {mask.shape}"
         )
+    mask = unrepeated(mask)
     if mask.dtype == np.bool_:
         return mask
     mask = as_real(mask, "attn_mask")
-    bad = np.isnan(mask) | np.isposinf(mask)
-    if bad.any():
-        at = tuple(np.argwhere(bad)[0].tolist())
+    # NaN, too, is not below infinity, and the largest is NaN where there is one.
+    if mask.size and not mask.max() < math.inf:
+        at = tuple(np.argwhere(~(mask < math.inf))[0].tolist())
         raise ValueError(f"attn_mask: expected finite numbers or -inf, got {mask[at]} at {at}")
     return mask
 
