@@ -11,8 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from . import bounds
-from .decode import LARGEST_SCORE
-from .inputs import check_values
+from .inputs import LARGEST_SCORE, check_values
 
 ROWS = 256
 """Queries of a block."""

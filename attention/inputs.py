@@ -12,6 +12,9 @@ from .rules import Rule
 LARGEST_VALUE = 4e307
 """Beyond this, differences of values could overflow."""
 
+LARGEST_SCORE = 1e300
+"""Beyond this, float64 scores could overflow."""
+
 LARGEST_POWER = 64
 """Of ReLU."""
 
