@@ -46,7 +46,7 @@ def activation_scale(
 
     Notes
     -----
-    The deviation is key_std |q| / sqrt(d). By Laurent and Massart (2000), |q|^2 is above
+    The deviation is key_std ||q|| / sqrt(d). By Laurent and Massart (2000), ||q||^2 is above
     query_std^2 (d + 2 sqrt(d x) + 2 x) with probability at most exp(-x); for x = ln(m / delta) this
     is at most query_std^2 (2 d + 3 x), less than 16 query_std^2 (d + x), and m queries fail with
     probability at most delta. So the 4 could be sqrt(3).

@@ -45,9 +45,9 @@ def massive_activation(
 ) -> MassiveActivation:
     """Measure the (gamma, beta1, beta2) massive activation of a head.
 
-    A query q has it if its ceil(n^gamma) best keys have a mean score of at least beta1 |q| ln n,
-    and no other key has a score above beta2 |q| ln n. Returned are the largest beta1 and the least
-    beta2, in float64.
+    A query q has it if its ceil(n^gamma) best keys have a mean score of at least beta1 ||q|| ln n,
+    and no other key has a score above beta2 ||q|| ln n. Returned are the largest beta1 and the
+    least beta2, in float64.
 
     Parameters
     ----------
@@ -119,7 +119,7 @@ def massive_activation_bound(
 ) -> np.ndarray:
     """Error of softmax attention over the n^gamma best keys, under massive activation.
 
-    2 ||V||_inf / n^(gamma + (beta1 - beta2) |q| - 1), in every coordinate.
+    2 ||V||_inf / n^(gamma + (beta1 - beta2) ||q|| - 1), in every coordinate.
 
     Parameters
     ----------
@@ -144,8 +144,8 @@ def massive_activation_bound(
     Notes
     -----
     The best keys weigh n^gamma exp(mean score) at least (Jensen), which is
-    n^(gamma + beta1 |q|), and the others less than n^(1 + beta2 |q|) in all; `general` gives the
-    rest. Only beta1 - beta2 counts, so beta2 may be negative, unlike in the paper.
+    n^(gamma + beta1 ||q||), and the others less than n^(1 + beta2 ||q||) in all; `general` gives
+    the rest. Only beta1 - beta2 counts, so beta2 may be negative, unlike in the paper.
 
     It exceeds 2 ||V||_inf, as far as any two means of values can be apart, unless the best keys are
     (1 - gamma) ln n nats above the next one, on average: 2.1 nats at n = 32,768 and gamma = 0.8.
