@@ -87,7 +87,7 @@ def paper_threshold(
     Notes
     -----
     It is an upper bound on activity, not a target. Given the query, scores are independent and at
-    least b with probability at most exp(-b^2 / (2 sigma_a^2)) = n^(-1/5), and the 4 in sigma_a, 2.4
+    least b with probability at most exp(-b^2 / (2 sigma_a^2)) = n^(-1/5), and the 4 in sigma_a, 2.3
     times what its proof needs, is in the exponent squared. Measured at n = 32,768, d = 64: b is
     8.45 for one query and 8.86 for 1,000; the best of 1,000 queries' 33 million scores is 5.96. So
     nothing is active, where the lemma allows 8,192 keys a query.
