@@ -58,7 +58,8 @@ def shared_rows(request, monkeypatch):
 
 @pytest.fixture
 def read_in_full(monkeypatch):
-    """Numbers of rows that were read in full."""
+    """Numbers of rows that were read in full, where 8 that share a mask are not."""
+    monkeypatch.setattr(scaled_dot_product, "SHARED_ROWS", 8)
     rows = []
 
     def spy(query, *args, **options):
@@ -319,6 +320,23 @@ def test_a_rule_applies_to_what_a_mask_leaves():
     bias = np.where(np.arange(20) == 4, 100.0, np.arange(20.0))[None]
     got = scaled_dot_product_attention(np.ones((9, 1)), key, value, bias, rule=TopR(1))
     assert got.tolist() == [[4.0]] * 9
+
+
+def test_a_rule_applies_to_every_row(read_in_full):
+    """Also to rows whose mask nobody shares; only within an error any way will do."""
+    mask = np.random.default_rng(0).random((9, 20)) < 0.5
+    query, value = np.ones((9, 1)), np.arange(20.0)[:, None]
+    for bias in (mask, np.where(mask, value.ravel()[::-1] * 3.0, -INF)):
+        scores = value.ravel() + (np.where(mask, 0.0, -INF) if bias is mask else bias)
+        got = scaled_dot_product_attention(query, value, value, bias, scale=1.0, rule=TopR(1))
+        assert got.ravel().tolist() == scores.argmax(axis=1).tolist()
+        got = scaled_dot_product_attention(
+            query, value, value, bias, scale=1.0, rule=Threshold(1e3)
+        )
+        assert not got.any()
+    assert read_in_full == []
+    scaled_dot_product_attention(query, value, value, mask, rule=Error(1.0))
+    assert read_in_full == [9]
 
 
 def test_many_keys_of_few_dimensions(shared_rows):
