@@ -10,6 +10,7 @@ from .attended import Attended, merge
 from .decode import Decoder
 from .heads import relu_attention, softmax_attention
 from .rules import Error, Mass, Threshold, TopR
+from .scaled_dot_product import scaled_dot_product_attention
 
 __all__ = [
     "Attended",
@@ -22,5 +23,6 @@ __all__ = [
     "dense",
     "merge",
     "relu_attention",
+    "scaled_dot_product_attention",
     "softmax_attention",
 ]

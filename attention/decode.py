@@ -20,6 +20,7 @@ from halfspace.tiles import TILE, arrays_of, frozen
 from . import bounds, selection
 from .attended import Attended, cast_with_bound
 from .inputs import (
+    LARGEST_SCORE,
     check_lengths,
     check_output_dtype,
     check_relu,
@@ -39,9 +40,6 @@ UNSEEN_SHARE = 0.05
 
 CERTAIN_SHARE = 1e-4
 """Mass that may go unseen where the rule names none."""
-
-LARGEST_SCORE = 1e300
-"""Beyond this, float64 scores could overflow."""
 
 TOP_SAMPLE = 1024
 """Keys whose scores suggest where the r-th best lies."""

@@ -12,6 +12,9 @@ from .rules import Rule
 LARGEST_VALUE = 4e307
 """Beyond this, differences of values could overflow."""
 
+LARGEST_SCORE = 1e300
+"""Beyond this, float64 scores could overflow."""
+
 LARGEST_POWER = 64
 """Of ReLU."""
 
@@ -33,7 +36,7 @@ def check_scale(scale: float | None, head_dim: int) -> float:
     """Return the scale of scores, 1 / sqrt(head_dim) for None; positive and finite."""
     if scale is None:
         return 1.0 / math.sqrt(head_dim)
-    value = _check_real(scale, "scale")
+    value = check_real(scale, "scale")
     if not 0.0 < value < math.inf:
         raise ValueError(f"scale: expected a positive finite number, got {scale}")
     return value
@@ -41,7 +44,7 @@ def check_scale(scale: float | None, head_dim: int) -> float:
 
 def check_relu(threshold: float, power: int) -> tuple[float, int]:
     """Check a ReLU's threshold, finite, and its power, at least 1."""
-    level = _check_real(threshold, "threshold")
+    level = check_real(threshold, "threshold")
     if not math.isfinite(level):
         raise ValueError(f"threshold: expected a finite number, got {threshold}")
     try:
@@ -87,7 +90,8 @@ def check_output_dtype(dtype: DTypeLike) -> np.dtype:
     return wanted
 
 
-def _check_real(value: float, name: str) -> float:
+def check_real(value: float, name: str) -> float:
+    """Return a number as a float64, not necessarily finite."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name}: expected a number, got {value!r}")
     try:

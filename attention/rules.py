@@ -7,10 +7,18 @@ it.
 import math
 import numbers
 import operator
+import sys
 from dataclasses import dataclass
 
+LARGEST = sys.float_info.max
+"""The largest finite number."""
 
-def _check_number(value: float, name: str, low: float, high: float) -> None:
+LEAST = math.ulp(0.0)
+"""The least positive number."""
+
+
+def check_number(value: float, name: str, low: float, high: float) -> None:
+    """Check that `value` is a number from `low` to `high`."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real) or value != value:
         raise TypeError(f"{name}: expected a number, got {value!r}")
     try:
@@ -79,7 +87,7 @@ class Threshold:
     b: float
 
     def __post_init__(self) -> None:
-        _check_number(self.b, "b", -math.inf, math.inf)
+        check_number(self.b, "b", -math.inf, math.inf)
 
 
 @dataclass(frozen=True)
@@ -95,7 +103,7 @@ class Mass:
     p: float
 
     def __post_init__(self) -> None:
-        _check_number(self.p, "p", 0.0, 1.0)
+        check_number(self.p, "p", 0.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -112,7 +120,7 @@ class Error:
     eps: float = 1e-3
 
     def __post_init__(self) -> None:
-        _check_number(self.eps, "eps", 0.0, math.inf)
+        check_number(self.eps, "eps", 0.0, math.inf)
 
 
 Rule = TopR | Threshold | Mass | Error
