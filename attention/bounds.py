@@ -167,8 +167,12 @@ def certificate(output: np.ndarray, share: np.ndarray, values: ValueRange) -> np
     >>> bounds.certificate(np.array([10.25]), np.float64(0.1), values), bounds.general(0.1, 1, 11)
     (array([0.075]), 2.2)
     """
-    reach = np.maximum(values.high - output, output - values.low)
-    return np.asarray(share)[..., None] * reach
+    return np.asarray(share)[..., None] * _furthest(output, values)
+
+
+def _furthest(output: np.ndarray, values: ValueRange) -> np.ndarray:
+    """Distance of each coordinate from the far end of the values' range."""
+    return np.maximum(values.high - output, output - values.low)
 
 
 def rounding_bound(drift_share: np.ndarray, read: np.ndarray, values: ValueRange) -> np.ndarray:
@@ -202,7 +206,7 @@ def output_bound(
     -------
     ndarray of float64, shape (m,)
     """
-    reach = np.maximum(values.high - output, output - values.low).max(axis=1, initial=0.0)
+    reach = _furthest(output, values).max(axis=1, initial=0.0)
     largest = np.maximum(reach, np.abs(output).max(axis=1, initial=0.0))
     rounding = rounding_bound(drift_share, read, values)
     bound = np.where(drift_share < 1.0, share * (reach + rounding) + rounding, largest)

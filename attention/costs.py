@@ -114,9 +114,7 @@ def decode_costs(n: int, m: int, d: int) -> Costs:
     >>> costs.build, round(costs.query)
     (1024.0, 10440)
     """
-    m = as_count(m, "m", least=1)
-    build, query = reporting_costs(n, d, 0, part=2)
-    return Costs(build, m * (query + d * active_keys(n)))
+    return _attention_costs(n, m, d, part=2)
 
 
 def prefill_costs(n: int, m: int, d: int) -> Costs:
@@ -132,6 +130,10 @@ def prefill_costs(n: int, m: int, d: int) -> Costs:
     >>> costs.build, round(costs.query)
     (10240.0, 1050624)
     """
+    return _attention_costs(n, m, d, part=1)
+
+
+def _attention_costs(n: int, m: int, d: int, part: int) -> Costs:
     m = as_count(m, "m", least=1)
-    build, query = reporting_costs(n, d, 0, part=1)
+    build, query = reporting_costs(n, d, 0, part=part)
     return Costs(build, m * (query + d * active_keys(n)))

@@ -104,8 +104,9 @@ def scaled_dot_product_attention(
     of every row, which takes an index a row where each has a mask of its own.
 
     ``Error(eps)`` holds against real arithmetic on the given arrays, before a result of 16 bits is
-    rounded to its dtype. Where biases are added, keys that are 800 nats below the best of a row,
-    whatever the query, count as masked.
+    rounded to its dtype, wherever float64 can tell: where rounding alone may exceed eps, all keys
+    are read, and only `softmax_attention` says what was reached. Where biases are added, keys that
+    are 800 nats below the best of a row, whatever the query, count as masked.
 
     O(S E) a head for an index, and what the rule has read; O(L S (E + Ev)) for the rows that are
     read in full, in blocks of some 30 MB.

@@ -36,7 +36,7 @@ class CascadeArrays(NamedTuple):
 
     tiles: Tiles  # data is a view of the points
     points: np.ndarray  # (64 tiles, d) float32 or float64, row by row
-    forced: np.ndarray  # (heads,) uint64, tiles with such lanes:
+    forced: np.ndarray  # (heads,) uint64, tiles with lanes in `always`
     always: np.ndarray  # (tiles,) uint64, lanes that leading codes say nothing of
     bare: np.ndarray  # (tiles,) uint64, those that row codes say nothing of either
     reach: float  # upper bound on the norms of all others

@@ -193,6 +193,7 @@ def as_count(k: int, name: str, *, least: int = 0) -> int:
 
 def _as_argument(array: np.ndarray, dtype: type = np.float64) -> np.ndarray:
     """Read-only view or copy of that dtype: one type for the kernels, whatever came."""
-    view = np.ascontiguousarray(array, dtype).view()
+    view = np.ascontiguousarray(array, dtype)
+    view = view.view() if view.flags.aligned else view.copy()
     view.flags.writeable = False
     return view

@@ -1,6 +1,9 @@
-"""Hypothesis profiles; choose another with `pytest --hypothesis-profile=thorough`."""
+"""Hypothesis profiles (choose by `pytest --hypothesis-profile=thorough`), and shared fixtures."""
 
+import pytest
 from hypothesis import settings
+
+from attention import scaled_dot_product
 
 from .sizes import JIT
 
@@ -8,3 +11,10 @@ settings.register_profile("default", deadline=None, derandomize=False, max_examp
 settings.register_profile("nojit", settings.get_profile("default"), max_examples=10)
 settings.register_profile("thorough", settings.get_profile("default"), max_examples=1000)
 settings.load_profile("default" if JIT else "nojit")
+
+
+@pytest.fixture(params=[1, 8, 10**9], ids="shared from {}".format)
+def shared_rows(request, monkeypatch):
+    """Every way a masked row can take: by index wherever possible, as it comes, never."""
+    monkeypatch.setattr(scaled_dot_product, "SHARED_ROWS", request.param)
+    return request.param

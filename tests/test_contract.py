@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 import halfspace
 from halfspace import cover
+from halfspace.inputs import as_queries
 
 from . import oracle
 from .sizes import LARGE, SMALL, examples
@@ -28,6 +29,13 @@ BATCH = (
 
 def cloud(n=SMALL, d=3):
     return np.random.default_rng(n).standard_normal((n, d))
+
+
+def unaligned(array):
+    """Equal numbers that start a byte off."""
+    room = np.empty(array.nbytes + 1, np.uint8)[1:].view(array.dtype).reshape(array.shape)
+    room[:] = array
+    return room
 
 
 def lists(report):
@@ -381,3 +389,15 @@ def test_covers_do_not_pile_up(monkeypatch):
         halfspace.set_threads(before)
     assert len(buffers) > 10
     assert all(buffer is buffers[0] for buffer in buffers)
+
+
+@each_structure
+def test_queries_may_lie_anywhere(structure):
+    """Kernels are bound to arrays of one kind, whatever comes."""
+    index = structure.build(cloud())
+    normals, offsets = (unaligned(array) for array in BATCH)
+    assert not normals.flags.aligned
+    assert all(array.flags.aligned for array in as_queries(normals, offsets, 3)[:2])
+    want = lists(index.report(*BATCH))
+    assert lists(index.report(normals, offsets)) == want
+    assert index.report(normals[0], offsets[0]).tolist() == want[0]
