@@ -63,6 +63,10 @@ Beyond, they take from seconds to minutes to build, and answer no sooner than a 
 """
 
 
+BUILT_FOR_COUNT = ("shallow_cuttings", "cascade")
+"""Structures that are built for reports of one size, as `halfspace.build` does where it is told."""
+
+
 class Plan(NamedTuple):
     """How much a run does."""
 
@@ -111,7 +115,7 @@ def contestants(n: int, d: int, reported: int) -> dict[str, Callable[[np.ndarray
         "scan": halfspace.Scan,
         "kd_tree": halfspace.KDTree,
         "partition_tree": halfspace.PartitionTree,
-        "cascade": halfspace.Cascade,
+        "cascade": lambda points: halfspace.Cascade(points, expected_count=reported),
     }
     if n <= LARGEST_CUTTINGS.get(d, 0):
         found["shallow_cuttings"] = lambda points: halfspace.ShallowCuttings(
@@ -138,8 +142,7 @@ def measure(points: np.ndarray, reported: Sequence[int], budget: Plan) -> dict[i
         costs[k] = {}
         offsets = data.kth_scores(points, normals, k)
         for name, make in contestants(n, d, k).items():
-            # Only shallow cuttings are built for one size of report.
-            if name not in built or name == "shallow_cuttings":
+            if name not in built or name in BUILT_FOR_COUNT:
                 build = least_seconds(lambda m=make: m(points), budget.rounds, budget.patience)
                 built[name] = build, make(points)
             build, index = built[name]

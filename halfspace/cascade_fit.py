@@ -45,13 +45,13 @@ REACH = 4.0
 CHUNK = 1 << 20
 """Coordinates that are transformed at a time."""
 
-LEADING_BYTE, LEADING_POINT = 0.025, 0.15
+LEADING_BYTE, LEADING_POINT = 0.04, 0.15
 """ns a byte of leading codes read, and a point."""
 
-ROW_POINT, ROW_COORDINATE = 15.0, 0.1
+ROW_POINT, ROW_COORDINATE = 20.0, 0.2
 """ns a point whose row codes are read, and for each coordinate."""
 
-FLOAT_POINT, FLOAT_BYTE = 30.0, 0.15
+FLOAT_POINT, FLOAT_BYTE = 15.0, 0.15
 """ns a point whose floats are read, and for each byte of them."""
 
 ORDER_COORDINATES = 12
@@ -172,14 +172,22 @@ def _widths(d: int) -> list[int]:
     return [p for p in (6, 14, 22, 30, 46, 62, 94, 126, 190) if p <= 0.75 * d] + [d]
 
 
-def _choose(trial: _Trial, itemsize: int) -> tuple[Shape, float, float, float]:
-    """The cheapest shape, what passes its stages, and nanoseconds a point."""
+def _reading(d: int, shape: Shape) -> float:
+    """Nanoseconds to read the leading codes of a point."""
+    return LEADING_POINT + LEADING_BYTE * leading_width(d, shape.p, shape.bits)
+
+
+def _choose(trial: _Trial, itemsize: int, opened: float) -> tuple[Shape, float, float, float]:
+    """The cheapest shape, what passes its stages, and nanoseconds a point that takes.
+
+    `opened` is the share of the leading codes that are read.
+    """
     d = trial.points.shape[1]
     steps = {bits: fit_steps(trial.points, bits) for bits in sorted(GROUPS)}
     off = _coded(trial.points, steps[8])[1]
     error = np.outer(off, np.linalg.norm(trial.normals * steps[8].step, axis=1))
     unsettled = float(np.mean(np.abs(trial.scores - trial.offsets) <= error))
-    best = None
+    best, least = None, np.inf
     for bits, each in steps.items():
         for p in _widths(d):
             shape = Shape(p, bits, p < d or bits < 8)
@@ -188,19 +196,39 @@ def _choose(trial: _Trial, itemsize: int) -> tuple[Shape, float, float, float]:
                 continue
             passed = _passed(trial, Steps(*(a[:p] for a in each[:4]), each.most), p)
             still_open = min(passed, unsettled) if shape.rows else passed
-            cost = LEADING_POINT + LEADING_BYTE * width
+            settling = still_open * (FLOAT_POINT + FLOAT_BYTE * itemsize * d)
             if shape.rows:
-                cost += passed * (ROW_POINT + ROW_COORDINATE * d)
-            cost += still_open * (FLOAT_POINT + FLOAT_BYTE * itemsize * d)
-            if best is None or cost < best[-1]:
-                best = shape, passed, still_open, cost
+                settling += passed * (ROW_POINT + ROW_COORDINATE * d)
+            cost = opened * _reading(d, shape) + settling
+            if best is None or cost < least:
+                best, least = (shape, passed, still_open, settling), cost
     return best
 
 
-def fit_cascade(points: NDArray, normals: NDArray | None, expected_count: int | None) -> Fit:
-    """Fit a cascade to points (n, d), and normals like those to come."""
-    rng, count = np.random.default_rng(0), len(points)
-    picked = np.sort(rng.choice(count, min(count, SAMPLE), replace=False))
+def _tile_and_choose(
+    trial: _Trial, itemsize: int, count: int
+) -> tuple[Shape, float, float, float, float]:
+    """What `_choose` says, and the share of tiles that are read; 1 where order does not pay."""
+    d = trial.points.shape[1]
+    opened = _opened(trial, d, count)
+    if opened <= MOST_OPENED:
+        chosen = _choose(trial, itemsize, opened)
+        p = chosen[0].p
+        opened = opened if p == d else _opened(trial, p, count)
+        if opened <= MOST_OPENED:
+            return *chosen, opened
+    return *_choose(trial, itemsize, 1.0), 1.0
+
+
+def fit_cascade(
+    points: NDArray,
+    normals: NDArray | None,
+    expected_count: float | None,
+    count: int | None = None,
+) -> Fit:
+    """Fit a cascade to points (n, d), or to `count` like them, and normals like those to come."""
+    rng, count = np.random.default_rng(0), len(points) if count is None else count
+    picked = np.sort(rng.choice(len(points), min(len(points), SAMPLE), replace=False))
     sample, d = points[picked], points.shape[1]
     basis = fit_basis(sample, normals, REACH)
     u, lengths = transformed(basis, sample)
@@ -212,16 +240,14 @@ def fit_cascade(points: NDArray, normals: NDArray | None, expected_count: int | 
         with np.errstate(all="ignore"):
             asked = asked / np.abs(asked).max(axis=1, keepdims=True)
     asked = asked[np.isfinite(asked).all(axis=1)]
-    shape, passed, still_open, cost = Shape(d, 8, False), 1.0, 1.0, 1.0 + 0.1 * d
-    opened = 1.0
+    shape, passed, still_open, settling, opened = Shape(d, 8, False), 1.0, 1.0, 1.0 + 0.1 * d, 1.0
     if len(u) >= TILE and len(asked):
         with np.errstate(all="ignore"):
             trial = _try_out(basis, u, asked, share)
             if np.isfinite(trial.scores).all():
-                shape, passed, still_open, cost = _choose(trial, points.itemsize)
-                opened = _opened(trial, shape.p, count)
-                opened = opened if opened <= MOST_OPENED else 1.0
-                cost *= opened
+                shape, passed, still_open, settling, opened = _tile_and_choose(
+                    trial, points.itemsize, count
+                )
     steps, row_steps = fit_steps(u[:, : shape.p], shape.bits), fit_steps(u, 8)
     off, row_off = (_coded(u, each)[1] for each in (steps, row_steps))
     return Fit(
@@ -235,7 +261,7 @@ def fit_cascade(points: NDArray, normals: NDArray | None, expected_count: int | 
         opened,
         passed,
         still_open,
-        cost,
+        opened * _reading(d, shape) + settling,
     )
 
 

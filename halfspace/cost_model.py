@@ -60,7 +60,7 @@ CODE_POINT, CODE_COORDINATE = 0.05, 0.0046
 PASSED_POINT, PASSED_COORDINATE = 26.0, 0.06
 """ns a point that passes, and for each coordinate."""
 
-OPEN_POINT, OPEN_COORDINATE = 40.0, 0.25
+OPEN_POINT, OPEN_COORDINATE = 12.0, 0.8
 """ns a point whose floats are read, and for each coordinate."""
 
 CASCADE_BUILD, CASCADE_BUILD_COORDINATE = 150.0, 17.0
@@ -193,9 +193,13 @@ def cuttings_query(load: Load, cones: float, visits: Visits) -> float:
     return CUTTINGS_CALL + listed + visits.nodes * node_ns(load.d)
 
 
-def cascade_query(load: Load, p: float, passed: float, still_open: float) -> float:
-    """Nanoseconds a query of a cascade that reads p coordinates; shares that pass its stages."""
-    point = CODE_POINT + CODE_COORDINATE * (p + 2)
+def cascade_query(load: Load, p: int, opened: float, passed: float, still_open: float) -> float:
+    """Nanoseconds a query of a cascade whose leading codes hold p coordinates.
+
+    `opened`, `passed` and `still_open` are shares of the points whose leading codes, row codes and
+    floats are read. Heads are as many points as there are tiles.
+    """
+    point = (opened + 1.0 / TILE) * (CODE_POINT + CODE_COORDINATE * (p + 2))
     point += passed * (PASSED_POINT + PASSED_COORDINATE * load.d)
     point += still_open * (OPEN_POINT + OPEN_COORDINATE * load.d)
     call = CASCADE_CALL + CASCADE_CALL_ENTRY * load.d**2

@@ -29,7 +29,7 @@ from .partition_tree import PartitionTree
 from .shallow_cuttings import DEFAULT_MEMORY, LEAST_DEFAULT_MEMORY, ShallowCuttings
 from .tiles import TILE
 
-SAMPLE_SIZES = (8192, 4096, 2048, 1024)
+SAMPLE_SIZES = (16384, 8192, 4096, 2048, 1024)
 """Points of the larger sample, the most that time allows."""
 
 LEAST_SAMPLE = 256
@@ -46,6 +46,9 @@ DEEP = 4
 SHALLOW = 28
 """Shallow cuttings answer reports of up to one point in so many from their lists."""
 
+
+LEAST_OPENED = 0.25
+"""Share of a cascade's tiles that a query reads at least: where it reads fewer, trees prune too."""
 
 USUAL_LENGTH = 2.0
 """Points of a conflict list, in depths of its level, where a sample does not tell."""
@@ -286,17 +289,17 @@ def shallow_cuttings(load: Load, sample: Sample, size: int, limits: Limits) -> F
 
 def least_cascade(load: Load) -> Forecast:
     """What a cascade costs at least, whatever the points."""
-    query = cost_model.cascade_query(load, 1, load.count / load.n, 0.0)
+    query = cost_model.cascade_query(load, 1, LEAST_OPENED, load.count / load.n, 0.0)
     nbytes = cost_model.cascade_bytes(load, leading_width(load.d, 1, 4), True)
     return Forecast(cost_model.cascade_build(load), query, nbytes)
 
 
 def cascade(load: Load, sample: Sample, size: int, limits: Limits) -> Forecast:
     """Forecast of a cascade: what is fitted to a sample would do to all points."""
-    count = max(1, round(load.count * size / load.n))
-    fit = fit_cascade(sample.first(size), sample.told, count)
+    fit = fit_cascade(sample.first(size), sample.told, load.count, load.n)
     p, bits, rows = fit.shape
-    query = cost_model.cascade_query(load, fit.opened * p, fit.passed, fit.open)
+    passed = fit.passed if rows else 0.0
+    query = cost_model.cascade_query(load, p, fit.opened, passed, fit.open)
     nbytes = cost_model.cascade_bytes(load, leading_width(load.d, p, bits), rows)
     build = cost_model.cascade_build(load)
     if fit.opened < 1.0:

@@ -37,8 +37,8 @@ PLANNING_SHARE = 0.14
 PLANNING_CALL = 1e6
 """Nanoseconds that sampling takes in Python, whatever the size."""
 
-MOST_PLANNING_NANOSECONDS = 3e7
-"""Time that sampling for one structure may take."""
+MOST_PLANNING_NANOSECONDS, MOST_PLANNING_SHARE = 3e7, 0.004
+"""Time that sampling for one structure may take: one of them, of the least total so far."""
 
 DIRECTIONS = 24
 """Half-spaces that structures over samples are asked for."""
@@ -136,9 +136,11 @@ def _make_sample(points: np.ndarray, normals: np.ndarray | None) -> Sample:
     return Sample(rows, measured, some[len(measured) :] if len(some) > 1 else some)
 
 
-def _sample_size(structure: Structure, load: Load, rows: int, stake: float) -> int | None:
+def _sample_size(
+    structure: Structure, load: Load, rows: int, stake: float, most: float
+) -> int | None:
     """Rows to try a structure on, as many as what is at stake can pay for; None for too few."""
-    allowed = min(PLANNING_SHARE * stake - PLANNING_CALL, MOST_PLANNING_NANOSECONDS)
+    allowed = min(PLANNING_SHARE * stake - PLANNING_CALL, most)
     for size in [min(rows, size) for size in forecast.SAMPLE_SIZES]:
         if size >= forecast.LEAST_SAMPLE and structure.sampling * (load.d + 5) * size <= allowed:
             return size
@@ -160,7 +162,9 @@ def _consider(
     saving = best - structure.margin * least.total(load)
     if saving <= 0.0:
         return _priced(name, load, least, "ruled out: takes at least this")
-    size = _sample_size(structure, load, whole, math.sqrt(saving * least.total(load)))
+    stake = math.sqrt(saving * least.total(load))
+    most = max(MOST_PLANNING_NANOSECONDS, MOST_PLANNING_SHARE * best)
+    size = _sample_size(structure, load, whole, stake, most)
     if size is None and structure.unsampled is not None:
         return _priced(name, load, structure.unsampled(load), "by theory")
     if size is None:
