@@ -6,6 +6,9 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import expit
 
+from . import bounds
+from .reading import Readings
+
 
 class _Fields(NamedTuple):
     output: np.ndarray
@@ -63,6 +66,23 @@ def cast_with_bound(output: np.ndarray, dtype: np.dtype) -> tuple[np.ndarray, np
     cast = output.astype(dtype)
     error = np.abs(cast.astype(np.float64) - output)
     return cast, error.max(axis=-1, initial=0.0)
+
+
+def certified(readings: Readings, values: bounds.ValueRange, dtype: np.dtype) -> Attended:
+    """Certify what was read of values in a range, for an output of such dtype."""
+    mass, drift, read = readings.mass, readings.drift, readings.reported
+    drift_share = np.divide(drift, mass, out=np.ones_like(mass), where=mass > drift)
+    share = bounds.missed_share(mass, readings.missed, drift)
+    bound = bounds.output_bound(readings.output, share, drift_share, read, values)
+    lse_bound = bounds.lse_bound(readings.top, mass, share, drift_share)
+    # Nothing was read: zero is exact only if there was nothing that may have weight.
+    nothing = read == 0
+    bound[nothing] = np.where(readings.looked > 0, values.size, 0.0)[nothing]
+    lse_bound[nothing] = np.where(readings.looked > 0, np.inf, 0.0)[nothing]
+    output, rounding = cast_with_bound(readings.output, dtype)
+    with np.errstate(divide="ignore"):
+        lse = readings.top + np.log(mass)
+    return Attended(output, lse, bound + rounding, read, lse_bound)
 
 
 def _ends(part: Attended) -> tuple[np.ndarray, np.ndarray]:

@@ -49,6 +49,7 @@ __all__ = [
     "massive_activation_bound",
     "missed_share",
     "norms",
+    "nudged",
     "output_bound",
     "paper_threshold",
     "prefill_costs",
@@ -103,6 +104,12 @@ def norms(rows: np.ndarray) -> np.ndarray:
 def gamma(terms: np.ndarray | int) -> np.ndarray | float:
     """Relative error of a float64 sum of so many terms, in any order."""
     return terms * UNIT / (1.0 - terms * UNIT)
+
+
+def nudged(values: np.ndarray, units: float) -> np.ndarray:
+    """Move `values` by so many units of rounding; infinite ones stay."""
+    with np.errstate(invalid="ignore"):
+        return np.where(np.isinf(values), values, values + units * UNIT * np.abs(values))
 
 
 def score_error(query_norms: np.ndarray, key_norm: float, scale: float, d: int) -> np.ndarray:

@@ -1,24 +1,22 @@
 """Algorithm 1 of arXiv 2410.10165: few queries, many keys, only those that matter read.
 
-Keys whose score reaches a threshold are a half-space report with the query as normal. A `Decoder`
-holds the half-space index of one head's keys. For each query it looks at candidates — all keys
-where nothing prunes, else the report of a half-space low enough for the certificate — scores them
-by the index's float filter, lets the rule choose a cut (`selection.py`), reads the chosen keys and
-values in float64 (`reading.py`) and bounds what was left out (`bounds.py`).
+A `Decoder` holds the keys and values of one head so that keys of high score are found without
+reading all: by a half-space index for few dimensions (`indexed_head.py`), by certified 8-bit codes
+for many (`coded_head.py`). For each query the rule chooses a cut (`cuts.py`), the keys above it are
+read in float64, and what was left out is bounded (`bounds.py`).
 """
-
-import math
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-import halfspace
-from halfspace import parallel
 from halfspace.inputs import as_points
-from halfspace.tiles import TILE, arrays_of, frozen
+from halfspace.tiles import frozen
 
-from . import bounds, selection
-from .attended import Attended, cast_with_bound
+from . import bounds
+from .attended import Attended, certified
+from .coded_head import CodedHead
+from .cuts import cut_of
+from .indexed_head import IndexedHead
 from .inputs import (
     LARGEST_SCORE,
     check_lengths,
@@ -29,27 +27,14 @@ from .inputs import (
     check_values,
     rounding_unit,
 )
-from .reading import Candidates, Cut, Head, Readings, make_readings, relu_rows, softmax_rows
-from .rules import Mass, Rule, Threshold, TopR
-
-KEY_NANOSECONDS = 2.0
-"""Rough cost of looking at one key, to decide whether threads pay."""
-
-UNSEEN_SHARE = 0.05
-"""Part of what a rule may miss that is left to keys not even looked at."""
-
-CERTAIN_SHARE = 1e-4
-"""Mass that may go unseen where the rule names none."""
-
-TOP_SAMPLE = 1024
-"""Keys whose scores suggest where the r-th best lies."""
-
+from .reading import make_readings
+from .rules import Rule
 
 TREE_DIMENSIONS = 12
 """Above this a tree's bounds straddle nearly every plane on keys without structure."""
 
-TREE_KEYS = 2048
-"""Below this a scan of all keys costs no more than walking a tree."""
+LEAST_KEYS = 2048
+"""Below this a scan of all keys costs no more than looking for those that matter."""
 
 
 def choose(n: int, head_dim: int) -> str:
@@ -61,9 +46,11 @@ def choose(n: int, head_dim: int) -> str:
     --------
     >>> from attention.decode import choose
     >>> choose(1_000_000, 3), choose(1_000_000, 64), choose(100, 3)
-    ('kd_tree', 'scan', 'scan')
+    ('kd_tree', 'cascade', 'scan')
     """
-    return "kd_tree" if n >= TREE_KEYS and head_dim <= TREE_DIMENSIONS else "scan"
+    if n < LEAST_KEYS:
+        return "scan"
+    return "kd_tree" if head_dim <= TREE_DIMENSIONS else "cascade"
 
 
 class Decoder:
@@ -78,8 +65,11 @@ class Decoder:
     scale : float, optional
         Of scores; 1 / sqrt(head_dim) if not given. Positive.
     structure : str, optional
-        Of the index, as for `halfspace.build`, but none that holds copies of points; "auto" takes a
-        kd-tree for many keys of few dimensions, else a scan.
+        "cascade" for certified codes, to which keys can be added; else of the index, as for
+        `halfspace.build`, but none that holds copies of points. "auto" takes a kd-tree for many
+        keys of few dimensions, codes for many keys of more, else a scan.
+    growing : bool, optional
+        Keys may follow, by `extend`.
 
     Raises
     ------
@@ -105,6 +95,7 @@ class Decoder:
         *,
         scale: float | None = None,
         structure: str = "auto",
+        growing: bool = False,
     ) -> None:
         keys, values = as_points(key, "key"), as_points(value, "value")
         if len(keys) != len(values):
@@ -114,26 +105,79 @@ class Decoder:
         self.scale = check_scale(scale, keys.shape[1])
         check_values(values)
         if str(structure).lower() == "auto":
-            structure = choose(*keys.shape)
-        self.index = halfspace.build(keys, structure)
-        if len(self.index.structure.tiles.data) * TILE >= len(keys) + TILE:
-            raise ValueError(f"structure: expected one without copies of points, got {structure!r}")
-        tiles, nodes = self.index.structure.tiles, self.index.nodes
-        order = tiles.ranks
-        self._head = Head(
-            tiles, nodes.first, nodes.last, frozen(keys[order]), frozen(values[order])
-        )
+            structure = "cascade" if growing else choose(*keys.shape)
+        if str(structure).lower() == "cascade":
+            self._head = CodedHead(keys, values, whole=not growing)
+        elif growing:
+            raise ValueError(f'structure: expected "cascade" for keys to come, got {structure!r}')
+        else:
+            self._head = IndexedHead(keys, values, structure)
         self._values = bounds.value_range(values)
         self._key_norm = float(bounds.norms(keys).max(initial=0.0))
 
     def __len__(self) -> int:
-        return len(self.index)
+        return len(self._head)
 
-    def __setstate__(self, state: dict) -> None:
-        self.__dict__.update(state)
-        # A pickle forgets that arrays were read-only, and kernels are compiled for that.
-        for array in arrays_of(self._head):
-            frozen(array)
+    @property
+    def dim(self) -> int:
+        """head_dim."""
+        return self._head.dim
+
+    @property
+    def value_dim(self) -> int:
+        """Of values."""
+        return self._values.low.size
+
+    def extend(self, key: ArrayLike, value: ArrayLike) -> None:
+        """Append keys (t, head_dim) and values (t, value_dim) to a growing decoder.
+
+        O(t head_dim) and, amortised, O(t head_dim^2) for codes.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As when it was made; another dtype that the first keys' does not hold; not growing.
+        """
+        keys, values = as_points(key, "key"), as_points(value, "value")
+        self._check_more(keys, values)
+        check_values(values)
+        self._growing().extend(keys, values)
+        self._stretch(keys, values)
+
+    def crop(self, count: int) -> None:
+        """Forget all but the first `count` keys of a growing decoder."""
+        head = self._growing()
+        if count < len(head):
+            head.crop(count)
+            self._values, self._key_norm = bounds.value_range(np.empty((0, self.value_dim))), 0.0
+            self._stretch(*head.rows())
+
+    def _growing(self) -> CodedHead:
+        if not (isinstance(self._head, CodedHead) and self._head.grows):
+            raise ValueError("Decoder: expected growing=True when it was made, to change its keys")
+        return self._head
+
+    def _check_more(self, keys: np.ndarray, values: np.ndarray) -> None:
+        held = zip(("key", "value"), (keys, values), self._growing().rows(), strict=True)
+        for name, new, old in held:
+            if new.shape[1] != old.shape[1]:
+                raise ValueError(f"{name}: expected {old.shape[1]} columns, got {new.shape[1]}")
+            if not np.can_cast(new.dtype, old.dtype):
+                raise TypeError(f"{name}: expected {old.dtype} as the first ones, got {new.dtype}")
+        if len(keys) != len(values):
+            raise ValueError(
+                f"value: expected as many rows as key has, {len(keys)}, got {len(values)}"
+            )
+
+    def _stretch(self, keys: np.ndarray, values: np.ndarray) -> None:
+        """Let the range of values and the largest norm of a key hold for these, too."""
+        if len(keys):
+            more = bounds.value_range(values)
+            if len(self) > len(keys):
+                low = np.minimum(self._values.low, more.low)
+                more = bounds.ValueRange(low, np.maximum(self._values.high, more.high))
+            self._values = more
+            self._key_norm = max(self._key_norm, float(bounds.norms(keys).max()))
 
     def softmax(
         self,
@@ -170,14 +214,12 @@ class Decoder:
         queries, norms = self._queries(query)
         m = len(queries)
         visible = self._visible(m, lengths)
-        errors = bounds.score_error(norms, self._key_norm, self.scale, self.index.dim)
-        cut = self._cut(rule, visible, errors, rounding_unit(dtype))
-        readings = make_readings(m, self._head.values.shape[1])
-        self._read(self._pieces(queries, cut), queries, visible, cut, readings)
-        if len(self.index.nodes.first):
-            self._read_short(queries, visible, cut, readings)
+        errors = bounds.score_error(norms, self._key_norm, self.scale, self.dim)
+        cut = cut_of(rule, visible, errors, rounding_unit(dtype), self._values, self.scale)
+        readings = make_readings(m, self.value_dim)
+        self._head.softmax(queries, visible, cut, self.scale, readings)
         drift = bounds.weight_drift(readings.mass, errors, readings.reported)
-        return self._attended(readings._replace(drift=drift), dtype)
+        return certified(readings._replace(drift=drift), self._values, dtype)
 
     def relu(
         self,
@@ -211,36 +253,22 @@ class Decoder:
         dtype = check_output_dtype(dtype)
         queries, norms = self._queries(query)
         visible = self._visible(len(queries), lengths)
-        errors = bounds.score_error(norms, self._key_norm, self.scale, self.index.dim)
+        errors = bounds.score_error(norms, self._key_norm, self.scale, self.dim)
         errors += bounds.UNIT * 4.0 * (abs(threshold) + norms * self._key_norm * self.scale)
         with np.errstate(over="ignore"):
-            offsets = _nudged((threshold - errors) / self.scale, -4.0)
-        readings = make_readings(len(queries), self._head.values.shape[1])
-        parallel.run(
-            [
-                lambda a=a, b=b, c=c: relu_rows(
-                    self._head,
-                    c,
-                    queries[a:b],
-                    visible[a:b],
-                    self.scale,
-                    threshold,
-                    power,
-                    errors[a:b],
-                    Readings(*(field[a:b] for field in readings)),
-                )
-                for a, b, c in self._covered(queries, offsets)
-            ]
-        )
+            offsets = bounds.nudged((threshold - errors) / self.scale, -4.0)
+        readings = make_readings(len(queries), self.value_dim)
+        self._head.relu(queries, visible, offsets, errors, self.scale, threshold, power, readings)
         summed = bounds.gamma(readings.reported + 4) * readings.mass
-        return self._attended(readings._replace(drift=readings.drift + summed), dtype)
+        drift = readings.drift + summed
+        return certified(readings._replace(drift=drift), self._values, dtype)
 
     def _queries(self, query: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
         """Checked queries in float64, and their norms."""
         queries = as_points(query, "query")
-        if queries.shape[1] != self.index.dim:
+        if queries.shape[1] != self.dim:
             raise ValueError(
-                f"query: expected head_dim {self.index.dim} as of key, got {queries.shape[1]}"
+                f"query: expected head_dim {self.dim} as of key, got {queries.shape[1]}"
             )
         queries = frozen(queries.astype(np.float64))
         norms = bounds.norms(queries)
@@ -254,162 +282,6 @@ class Decoder:
         """Keys each query sees: the first so many slots."""
         if lengths is None:
             return np.full(m, len(self))
-        if len(self.index.nodes.first):
+        if not self._head.keeps_order:
             raise ValueError('lengths: expected an index of structure "scan", got a tree')
         return check_lengths(lengths, m, len(self))
-
-    def _cut(self, rule: Rule, visible: np.ndarray, errors: np.ndarray, unit: float) -> Cut:
-        m = len(visible)
-        offsets = np.zeros(m)
-        if isinstance(rule, TopR):
-            kind = selection.TOP_R
-            parameters = np.array([rule.count(int(n)) for n in visible], np.float64)
-        elif isinstance(rule, Threshold):
-            offset = rule.b / self.scale
-            kind, parameters = selection.THRESHOLD, np.zeros(m)
-            if math.isfinite(offset):
-                offsets = np.full(m, offset)
-            else:
-                kind = selection.TOP_R
-                parameters = visible.astype(np.float64) if offset < 0.0 else np.zeros(m)
-        elif isinstance(rule, Mass):
-            kind, parameters = selection.SHARE, np.full(m, 1.0 - rule.p)
-        else:
-            kind = selection.SHARE
-            parameters = self._allowed_shares(rule.eps, visible, errors, unit)
-        return Cut(kind, parameters, offsets, errors)
-
-    def _allowed_shares(
-        self, eps: float, visible: np.ndarray, errors: np.ndarray, unit: float
-    ) -> np.ndarray:
-        """Shares of the mass that may be missed for the certificate to stay within eps."""
-        drift_share = bounds.weight_drift(np.ones(len(visible)), errors, visible)
-        rounding = bounds.rounding_bound(drift_share, visible, self._values)
-        left = eps * (1.0 - 1e-9) - rounding - unit * self._values.size
-        width = self._values.width + rounding
-        with np.errstate(over="ignore"):
-            share = np.divide(left, width, out=np.ones_like(left), where=width > 0.0)
-        return np.clip(share, 0.0, 1.0)
-
-    def _read(
-        self,
-        pieces: list[tuple[int, int, Candidates]],
-        queries: np.ndarray,
-        visible: np.ndarray,
-        cut: Cut,
-        readings: Readings,
-    ) -> None:
-        """Read for ranges of queries, side by side."""
-        parallel.run(
-            [
-                lambda a=a, b=b, c=c: softmax_rows(
-                    self._head,
-                    c,
-                    queries[a:b],
-                    visible[a:b],
-                    Cut(cut.kind, *(field[a:b] for field in cut[1:])),
-                    self.scale,
-                    Readings(*(field[a:b] for field in readings)),
-                )
-                for a, b, c in pieces
-            ]
-        )
-
-    def _read_short(
-        self, queries: np.ndarray, visible: np.ndarray, cut: Cut, readings: Readings
-    ) -> None:
-        """Read again, from all keys, where the candidates of a tree were too few for the share."""
-        if cut.kind != selection.SHARE:
-            return
-        total = readings.mass + readings.missed
-        rows = np.flatnonzero(~(readings.missed <= cut.parameters * total * (1.0 + 1e-9)))
-        if rows.size:
-            again = make_readings(len(rows), readings.output.shape[1])
-            some = Cut(cut.kind, *(field[rows] for field in cut[1:]))
-            every = [(0, len(rows), _every_key())]
-            self._read(every, frozen(queries[rows]), visible[rows], some, again)
-            for field, new in zip(readings, again, strict=True):
-                field[rows] = new
-
-    def _pieces(self, queries: np.ndarray, cut: Cut) -> list[tuple[int, int, Candidates]]:
-        """Ranges of queries with their candidates, for softmax."""
-        if not len(self.index.nodes.first):
-            nanoseconds = KEY_NANOSECONDS * len(self)
-            return [(a, b, _every_key()) for a, b in parallel.parts(len(queries), nanoseconds)]
-        return self._covered(queries, self._least_offsets(queries, cut)) if len(queries) else []
-
-    def _covered(
-        self, queries: np.ndarray, offsets: np.ndarray
-    ) -> list[tuple[int, int, Candidates]]:
-        """Ranges of queries, with the keys of <q, k> >= offset as candidates."""
-        # Scores of all other keys, rounded up.
-        floors = _nudged(offsets * self.scale, 4.0)
-        pieces, first = [], 0
-        for block in self.index.cover(queries, offsets):
-            last = first + len(block)
-            found = Candidates(block.indptr, block.parts, block.masks, floors[first:last])
-            pieces.append((first, last, found))
-            first = last
-        return pieces
-
-    def _least_offsets(self, queries: np.ndarray, cut: Cut) -> np.ndarray:
-        """Offsets below which a query need not look for its cut and its certificate."""
-        best = self.index.top(queries, 1).scores[:, 0] * self.scale
-        best -= cut.errors + 16.0 * bounds.UNIT * np.abs(best)
-        n = len(self)
-        if cut.kind == selection.TOP_R:
-            floors = np.minimum(self._rank_floors(queries, cut.parameters), best - 1.0)
-            return floors / self.scale
-        share = np.full(len(queries), CERTAIN_SHARE)
-        if cut.kind == selection.SHARE:
-            share = UNSEEN_SHARE * cut.parameters
-        with np.errstate(divide="ignore"):
-            offsets = (best - np.maximum(np.log(n / share), 1.0)) / self.scale
-        return np.minimum(offsets, cut.offsets) if cut.kind == selection.THRESHOLD else offsets
-
-    def _rank_floors(self, queries: np.ndarray, ranks: np.ndarray) -> np.ndarray:
-        """Scores that at least `ranks` keys reach: guessed from a sample, then counted."""
-        n = len(self)
-        sample = self._head.keys[np.linspace(0, n - 1, min(n, TOP_SAMPLE)).astype(np.int64)]
-        scores = -np.sort(-(queries @ sample.T.astype(np.float64)), axis=1) * self.scale
-        expected = ranks / n * len(sample)
-        places = np.ceil(1.25 * expected + 3.0 * np.sqrt(expected) + 2.0)
-        floors = np.full(len(queries), -np.inf)
-        open_rows = np.arange(len(queries))
-        while open_rows.size:
-            open_rows = open_rows[places[open_rows] < len(sample)]
-            at = places[open_rows].astype(np.int64)
-            guesses = scores[open_rows, at]
-            enough = self.index.count(queries[open_rows], guesses / self.scale) >= ranks[open_rows]
-            floors[open_rows[enough]] = guesses[enough]
-            open_rows = open_rows[~enough]
-            places[open_rows] *= 2.0
-        return floors
-
-    def _attended(self, readings: Readings, dtype: np.dtype) -> Attended:
-        """Certify what was read."""
-        mass, drift, read = readings.mass, readings.drift, readings.reported
-        drift_share = np.divide(drift, mass, out=np.ones_like(mass), where=mass > drift)
-        share = bounds.missed_share(mass, readings.missed, drift)
-        bound = bounds.output_bound(readings.output, share, drift_share, read, self._values)
-        lse_bound = bounds.lse_bound(readings.top, mass, share, drift_share)
-        # Nothing was read: zero is exact only if there was nothing that may have weight.
-        nothing = read == 0
-        bound[nothing] = np.where(readings.looked > 0, self._values.size, 0.0)[nothing]
-        lse_bound[nothing] = np.where(readings.looked > 0, np.inf, 0.0)[nothing]
-        output, rounding = cast_with_bound(readings.output, dtype)
-        with np.errstate(divide="ignore"):
-            lse = readings.top + np.log(mass)
-        return Attended(output, lse, bound + rounding, read, lse_bound)
-
-
-def _nudged(values: np.ndarray, units: float) -> np.ndarray:
-    """Move `values` by so many units of rounding; infinite ones stay."""
-    with np.errstate(invalid="ignore"):
-        return np.where(np.isinf(values), values, values + units * bounds.UNIT * np.abs(values))
-
-
-def _every_key() -> Candidates:
-    return Candidates(
-        np.empty(0, np.int64), np.empty(0, np.int32), np.empty(0, np.uint64), np.empty(0)
-    )

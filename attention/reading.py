@@ -280,6 +280,35 @@ def softmax_rows(head, candidates, queries, lengths, cut, scale, readings):
             missing[q] = left * math.exp(min(LARGEST_EXPONENT, best - tops[q])) * (1.0 + 1e-9)
 
 
+@part
+def average_relu(values, slots, scores, threshold, power, error, q, readings):
+    """Readings of query q: every slot has weight max(0, score - threshold)^power.
+
+    `slots` and `scores` are used up; `error` bounds that of a score.
+    """
+    size = slots.size
+    for i in range(size):
+        scores[i] -= threshold
+    readings.looked[q] = size
+    unit = largest(scores)
+    if not unit > 0.0:
+        return
+    # Weights in units of the largest: powers of the excess itself may over- or underflow.
+    error, active, drift, mass = error / unit, 0, 0.0, 0.0
+    for i in range(size):
+        ratio = scores[i] / unit
+        drift += power * error * (abs(ratio) + error) ** (power - 1)
+        if ratio > 0.0:
+            slots[active], scores[active] = slots[i], ratio**power
+            mass += scores[active]
+            active += 1
+    readings.reported[q], readings.top[q] = active, power * math.log(unit)
+    readings.drift[q], readings.mass[q] = drift, mass
+    for i in range(active):
+        scores[i] /= mass
+    add_values(readings.output[q], scores[:active], values, slots[:active])
+
+
 @kernel
 def relu_rows(head, candidates, queries, lengths, scale, threshold, power, errors, readings):
     """ReLU attention of one head for many queries; every candidate is read.
@@ -295,10 +324,9 @@ def relu_rows(head, candidates, queries, lengths, scale, threshold, power, error
     """
     keys, values, first, last = head.keys, head.values, head.first, head.last
     indptr, parts, masks, _ = candidates
-    outputs, tops, masses, _, drifts, reported, looked = readings
     room = head.tiles.data.shape[0]
     tiles, lanes = np.empty(room, np.int64), np.empty(room, np.uint64)
-    slots, excess = np.empty(room * TILE, np.int64), np.empty(room * TILE)
+    slots, scores = np.empty(room * TILE, np.int64), np.empty(room * TILE)
     for q in range(queries.shape[0]):
         used = _list_tiles(first, last, indptr, parts, masks, q, lengths[q], tiles, lanes)
         size = 0
@@ -306,22 +334,6 @@ def relu_rows(head, candidates, queries, lengths, scale, threshold, power, error
             while lanes[i]:
                 slots[size] = tiles[i] * TILE + lowest_lane(lanes[i])
                 lanes[i] &= lanes[i] - _ONE
-                excess[size] = scale * dot(queries[q], keys, slots[size]) - threshold
+                scores[size] = scale * dot(queries[q], keys, slots[size])
                 size += 1
-        looked[q] = size
-        unit = largest(excess[:size])
-        if not unit > 0.0:
-            continue
-        # Weights in units of the largest: powers of the excess itself may over- or underflow.
-        error, active = errors[q] / unit, 0
-        for i in range(size):
-            ratio = excess[i] / unit
-            drifts[q] += power * error * (abs(ratio) + error) ** (power - 1)
-            if ratio > 0.0:
-                slots[active], excess[active] = slots[i], ratio**power
-                masses[q] += excess[active]
-                active += 1
-        reported[q], tops[q] = active, power * math.log(unit)
-        for i in range(active):
-            excess[i] /= masses[q]
-        add_values(outputs[q], excess[:active], values, slots[:active])
+        average_relu(values, slots[:size], scores[:size], threshold, power, errors[q], q, readings)

@@ -187,3 +187,10 @@ def transformed(basis: Basis, rows: NDArray, most: int | None = None) -> tuple[N
     scaled = (rows - basis.centre) * basis.scale
     lengths = np.sqrt(np.square(scaled).sum(axis=1)) * (1.0 + 1e-6)
     return scaled.astype(np.float32) @ basis.forward[:most].T, lengths
+
+
+def norm_within(basis: Basis) -> float:
+    """Upper bound on the norm of points with ||S (x - m)|| within the basis's reach."""
+    with np.errstate(over="ignore"):
+        out = basis.reach / basis.scale.min(initial=1.0)
+        return float((np.linalg.norm(basis.centre) + out) * (1.0 + 1e-6))

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import parallel
-from .basis import Basis, fit_basis, transformed
+from .basis import Basis, fit_basis, norm_within, transformed
 from .codes import (
     ROOM,
     Heads,
@@ -21,7 +21,7 @@ from .codes import (
     Steps,
     encode,
     encode_heads,
-    fit_ladder,
+    fit_leading,
     fit_steps,
     leading_width,
     rounded,
@@ -225,10 +225,11 @@ def fit_cascade(
     normals: NDArray | None,
     expected_count: float | None,
     count: int | None = None,
+    rows: int = SAMPLE,
 ) -> Fit:
-    """Fit a cascade to points (n, d), or to `count` like them, and normals like those to come."""
+    """Fit a cascade to `rows` of points (n, d), or of `count` like them, and to normals."""
     rng, count = np.random.default_rng(0), len(points) if count is None else count
-    picked = np.sort(rng.choice(len(points), min(len(points), SAMPLE), replace=False))
+    picked = np.sort(rng.choice(len(points), min(len(points), rows), replace=False))
     sample, d = points[picked], points.shape[1]
     basis = fit_basis(sample, normals, REACH)
     u, lengths = transformed(basis, sample)
@@ -248,16 +249,13 @@ def fit_cascade(
                 shape, passed, still_open, settling, opened = _tile_and_choose(
                     trial, points.itemsize, count
                 )
-    steps, row_steps = fit_steps(u[:, : shape.p], shape.bits), fit_steps(u, 8)
-    off, row_off = (_coded(u, each)[1] for each in (steps, row_steps))
+    row_steps = fit_steps(u, 8)
     return Fit(
         shape,
         basis,
-        steps,
-        fit_ladder(1.001 * off + 1e-4 * np.sqrt(shape.p), steps.most),
-        fit_ladder(np.linalg.norm(u[:, shape.p :], axis=1) * 1.0001 + 1e-18, steps.most),
+        *fit_leading(u, shape.p, shape.bits),
         row_steps,
-        _most_residual(row_off, d),
+        _most_residual(_coded(u, row_steps)[1], d),
         opened,
         passed,
         still_open,
@@ -313,7 +311,7 @@ def encode_all(
     leading = leading._replace(codes=frozen(codes), spread=max(spreads, default=0.0))
     rows = rows._replace(codes=frozen(row_codes))
     above = encode_heads(heads, leading, d)
-    reach = _reach(fit.basis)
+    reach = norm_within(fit.basis)
     forced = frozen(_words(always != 0))
     return forced, frozen(always), frozen(bare), reach, fit.basis, above, leading, rows
 
@@ -323,10 +321,3 @@ def _words(marked: NDArray) -> NDArray:
     padded = np.zeros(-(-len(marked) // TILE) * TILE, bool)
     padded[: len(marked)] = marked
     return np.packbits(padded, bitorder="little").view("<u8").astype(np.uint64)
-
-
-def _reach(basis: Basis) -> float:
-    """Upper bound on the norm of points with ||S (x - m)|| within the basis's reach."""
-    with np.errstate(over="ignore"):
-        out = basis.reach / basis.scale.min(initial=1.0)
-        return float((np.linalg.norm(basis.centre) + out) * (1.0 + 1e-6))

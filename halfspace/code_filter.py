@@ -75,6 +75,15 @@ def _project(basis, normal, factors, scaled, projected):
 
 
 @part
+def _lost(basis, projected, norm):
+    """|e|, what the basis's rounding may do."""
+    lost = norm * basis.inverse_error
+    for j in range(projected.size):
+        lost += abs(projected[j]) * basis.errors[j]
+    return lost * (1.0 + 1e-6)
+
+
+@part
 def _slack(d, size, reach):
     """What rounding may do to a constant whose terms' magnitudes add up to `size`."""
     return gamma(4 * d + 64, DOUBLE) * size + d * 2.0**-1040 * (1.0 + reach) + 2.0**-1000
@@ -158,10 +167,7 @@ def aim(
     """
     scaled, projected, weights, d = scratch[0], scratch[1], scratch[2], normal.size
     base, size, norm = _project(basis, normal, query.factors, scaled, projected)
-    lost = norm * basis.inverse_error
-    for j in range(d):
-        lost += abs(projected[j]) * basis.errors[j]
-    lost *= 1.0 + 1e-6
+    lost = _lost(basis, projected, norm)
     above, terms, head_unit = _aim_leading(
         heads, True, projected, base, size, lost, weights, for_heads
     )
@@ -175,6 +181,32 @@ def aim(
         centre, terms, error = _aim_rows(rows, projected, base, size, lost, for_rows)
         error += _slack(d, terms, reach)
     return Aim((constant, unit), (above, head_unit), centre, error)
+
+
+@part
+def aim_at_codes(basis, leading, normal, reach, scratch, weights):
+    """A normal in the terms of leading codes alone: constant and g, as above.
+
+    Parameters
+    ----------
+    basis, leading, normal, reach, scratch
+        As for `aim`.
+    weights : int8 array
+        Filled; zeros from p + 2 on.
+
+    Returns
+    -------
+    constant, g : float
+        ``<normal, x> <= constant + g * product`` for every point that is not marked in `always`;
+        infinite, and 1, where nothing can be said.
+    """
+    scaled, projected, spare = scratch[0], scratch[1], scratch[2]
+    base, size, norm = _project(basis, normal, (1.0, 1.0), scaled, projected)
+    lost = _lost(basis, projected, norm)
+    constant, terms, unit = _aim_leading(
+        leading, False, projected, base, size, lost, spare, weights
+    )
+    return constant + _slack(normal.size, terms, reach), unit
 
 
 @part

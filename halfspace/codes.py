@@ -135,6 +135,18 @@ def fit_ladder(values: NDArray, most: int) -> Ladder:
     return Ladder(float(first), float(max((last - first) / most, 1e-6 * last, 1e-25)), most)
 
 
+def fit_leading(u: NDArray, p: int, bits: int) -> tuple[Steps, Ladder, Ladder]:
+    """Steps of the first p coordinates of a sample (s, d), of residuals and of what is left out."""
+    steps = fit_steps(u[:, :p], bits)
+    off = np.linalg.norm(rounded(u[:, :p], steps)[1], axis=1)
+    rest = np.linalg.norm(u[:, p:], axis=1)
+    return (
+        steps,
+        fit_ladder(1.001 * off + 1e-4 * np.sqrt(p), steps.most),
+        fit_ladder(1.0001 * rest + 1e-18, steps.most),
+    )
+
+
 @part
 def _climb(ladder, value):
     """Code of the step at or above a value; -1 where there is none."""
@@ -223,8 +235,9 @@ def _distance(points, i, steps, codes):
 def encode(points, lengths, reach, first, leading, rows, always, bare, heads):
     """Write the codes of transformed points (n, d), float32, into slots from `first` on.
 
-    `first` is that of a tile. `lengths` are those that the basis's reach is compared with. Returns
-    the largest spread of leading codes among points that are not marked in `always`.
+    `first` is that of a tile, and its slots hold zeros. Heads are made where there is room for
+    them. `lengths` are those that the basis's reach is compared with. Returns the largest spread of
+    leading codes among points that are not marked in `always`.
     """
     p, d, most_spread = leading.steps.low.size, points.shape[1], 0.0
     some, every = np.empty(p, np.float32), np.empty(d, np.float32)
@@ -259,7 +272,7 @@ def encode(points, lengths, reach, first, leading, rows, always, bare, heads):
         if p < d:
             _put(codes, bits, t, lane, p + 1, rest_code)
     mean = np.empty((1, p), np.float32)
-    for start in range(0, points.shape[0], TILE):
+    for start in range(0, points.shape[0] if heads.radii.size else 0, TILE):
         t, last = (first + start) // TILE, min(start + TILE, points.shape[0])
         _make_head(points, start, last, ~always[t], leading.steps, heads, t, mean, some)
     return most_spread

@@ -60,6 +60,9 @@ CODE_POINT, CODE_COORDINATE = 0.05, 0.0046
 PASSED_POINT, PASSED_COORDINATE = 26.0, 0.06
 """ns a point that passes, and for each coordinate."""
 
+OPENED_TILE = 30.0
+"""ns to go to a tile that is not the next one."""
+
 OPEN_POINT, OPEN_COORDINATE = 12.0, 0.8
 """ns a point whose floats are read, and for each coordinate."""
 
@@ -156,7 +159,9 @@ def tree_visits(load: Load, leaves: Crossing, nodes: Crossing) -> Visits:
         span *= FANOUT
     visited = tiles / span
     while span > 1:
-        crossed = nodes.of(tiles / span)
+        cells = tiles / span
+        # A box around more points than a sample's is wider: about two chances to be crossed.
+        crossed = cells * (1.0 - (1.0 - nodes.of(cells) / cells) ** 2)
         span //= FANOUT
         visited += min(tiles / span, FANOUT * crossed)
     return Visits(visited, min(load.n, TILE * leaves.of(tiles)))
@@ -200,6 +205,8 @@ def cascade_query(load: Load, p: int, opened: float, passed: float, still_open: 
     floats are read. Heads are as many points as there are tiles.
     """
     point = (opened + 1.0 / TILE) * (CODE_POINT + CODE_COORDINATE * (p + 2))
+    if opened < 1.0:
+        point += opened / TILE * OPENED_TILE
     point += passed * (PASSED_POINT + PASSED_COORDINATE * load.d)
     point += still_open * (OPEN_POINT + OPEN_COORDINATE * load.d)
     call = CASCADE_CALL + CASCADE_CALL_ENTRY * load.d**2

@@ -29,7 +29,7 @@ from .partition_tree import PartitionTree
 from .shallow_cuttings import DEFAULT_MEMORY, LEAST_DEFAULT_MEMORY, ShallowCuttings
 from .tiles import TILE
 
-SAMPLE_SIZES = (16384, 8192, 4096, 2048, 1024)
+SAMPLE_SIZES = (32768, 16384, 8192, 4096, 2048, 1024)
 """Points of the larger sample, the most that time allows."""
 
 LEAST_SAMPLE = 256
@@ -47,7 +47,7 @@ SHALLOW = 28
 """Shallow cuttings answer reports of up to one point in so many from their lists."""
 
 
-LEAST_OPENED = 0.25
+LEAST_OPENED = 0.03
 """Share of a cascade's tiles that a query reads at least: where it reads fewer, trees prune too."""
 
 USUAL_LENGTH = 2.0
@@ -296,7 +296,7 @@ def least_cascade(load: Load) -> Forecast:
 
 def cascade(load: Load, sample: Sample, size: int, limits: Limits) -> Forecast:
     """Forecast of a cascade: what is fitted to a sample would do to all points."""
-    fit = fit_cascade(sample.first(size), sample.told, load.count, load.n)
+    fit = fit_cascade(sample.first(size), sample.told, load.count, load.n, size)
     p, bits, rows = fit.shape
     passed = fit.passed if rows else 0.0
     query = cost_model.cascade_query(load, p, fit.opened, passed, fit.open)

@@ -124,6 +124,13 @@ class _Emitter:  # pragma: no cover (it runs where kernels are compiled)
         builder.position_at_end(after)
         return results
 
+    def store(self, sums: list[ir.Value], to: ir.Value) -> None:
+        """Write the sums of 64 lanes."""
+        for i, total in enumerate(sums):
+            at = self.builder.add(to, self.address(4 * _LANES * i))
+            store = self.builder.store(total, self.builder.inttoptr(at, self.vector.as_pointer()))
+            store.align = 4
+
     def mask(self, sums: list[ir.Value], bar: ir.Value) -> ir.Value:
         """Lanes whose sums reach the bar."""
         builder, mask = self.builder, self.address(0)
@@ -134,33 +141,42 @@ class _Emitter:  # pragma: no cover (it runs where kernels are compiled)
         return mask
 
 
-def _instruction(queries: int, bits: int):  # pragma: no cover (as above)
+def _sums(context, builder, signature, arguments, queries, bits):  # pragma: no cover (as above)
+    """An emitter and the products of tile t with queries from q on: codes, t, normals and q first.
+
+    The addresses of the arrays among the rest of the arguments come with them.
+    """
+    arrays = {
+        i: context.make_array(kind)(context, builder, arguments[i])
+        for i, kind in enumerate(signature.args)
+        if isinstance(kind, types.Array)
+    }
+    emitter = _Emitter(builder, queries, bits)
+    start = {i: builder.ptrtoint(array.data, emitter.address) for i, array in arrays.items()}
+    rows = cgutils.unpack_tuple(builder, arrays[0].shape)[1]
+    width = cgutils.unpack_tuple(builder, arrays[2].shape)[1]
+    size = builder.mul(rows, emitter.address(ROW))
+    tile = builder.add(start[0], builder.mul(arguments[1], size))
+    places = [builder.add(arguments[3], emitter.address(i)) for i in range(queries)]
+    each = [builder.add(start[2], builder.mul(place, width)) for place in places]
+    sums = emitter.products(tile, rows, each)
+    lanes = TILE // _LANES
+    by_query = [sums[i * lanes : (i + 1) * lanes] for i in range(queries)]
+    return emitter, by_query, places, start, arrays
+
+
+def _mask_instruction(queries: int, bits: int):  # pragma: no cover (as above)
     """`survivors` for so many queries, in instructions."""
 
     @intrinsic
     def masks(typing_context, codes, t, normals, q, bars, out):
         def generate(context, builder, signature, arguments):
-            arrays = {
-                i: context.make_array(signature.args[i])(context, builder, arguments[i])
-                for i in (0, 2, 4, 5)
-            }
-            emitter = _Emitter(builder, queries, bits)
-            start = {
-                i: builder.ptrtoint(array.data, emitter.address) for i, array in arrays.items()
-            }
-            rows = cgutils.unpack_tuple(builder, arrays[0].shape)[1]
-            width = cgutils.unpack_tuple(builder, arrays[2].shape)[1]
-            size = builder.mul(rows, emitter.address(ROW))
-            tile = builder.add(start[0], builder.mul(arguments[1], size))
-            places = [builder.add(arguments[3], emitter.address(i)) for i in range(queries)]
-            each = [builder.add(start[2], builder.mul(place, width)) for place in places]
-            sums = emitter.products(tile, rows, each)
-            lanes = TILE // _LANES
+            emitter, sums, places, start, _ = _sums(
+                context, builder, signature, arguments, queries, bits
+            )
             for i, place in enumerate(places):
                 bar = builder.add(start[4], builder.mul(place, emitter.address(4)))
-                mask = emitter.mask(
-                    sums[i * lanes : (i + 1) * lanes], emitter.load(bar, emitter.word)
-                )
+                mask = emitter.mask(sums[i], emitter.load(bar, emitter.word))
                 to = builder.add(start[5], emitter.address(8 * i))
                 builder.store(mask, builder.inttoptr(to, emitter.address.as_pointer()))
             return context.get_dummy_value()
@@ -170,8 +186,30 @@ def _instruction(queries: int, bits: int):  # pragma: no cover (as above)
     return masks
 
 
-_one_by_4, _one_by_6, _one_by_8 = (_instruction(1, bits) for bits in (4, 6, 8))
-_block_by_4, _block_by_6, _block_by_8 = (_instruction(BLOCK, bits) for bits in (4, 6, 8))
+def _product_instruction(queries: int, bits: int):  # pragma: no cover (as above)
+    """`products` for so many queries, in instructions."""
+
+    @intrinsic
+    def fill(typing_context, codes, t, normals, q, out):
+        def generate(context, builder, signature, arguments):
+            emitter, sums, _, start, arrays = _sums(
+                context, builder, signature, arguments, queries, bits
+            )
+            width = cgutils.unpack_tuple(builder, arrays[4].shape)[1]
+            first = builder.mul(arguments[1], emitter.address(TILE))
+            for i in range(queries):
+                at = builder.add(builder.mul(width, emitter.address(i)), first)
+                emitter.store(sums[i], builder.add(start[4], builder.mul(at, emitter.address(4))))
+            return context.get_dummy_value()
+
+        return types.void(codes, types.int64, normals, types.int64, out), generate
+
+    return fill
+
+
+_one_by_4, _one_by_6, _one_by_8 = (_mask_instruction(1, bits) for bits in (4, 6, 8))
+_block_by_4, _block_by_6, _block_by_8 = (_mask_instruction(BLOCK, bits) for bits in (4, 6, 8))
+_fill_one_by_8, _fill_block_by_8 = (_product_instruction(count, 8) for count in (1, BLOCK))
 
 
 @part
@@ -204,42 +242,52 @@ def _add_products(codes, t, row, shift, most, scale, weights, i, first, sums):
 
 
 @part
+def _products_by_loops(codes, t, normals, i, bits, sums):
+    """Fill the 64 sums of tile t with query i."""
+    one, two, three, four = np.int32(1), np.int32(2), np.int32(3), np.int32(4)
+    sums[:] = 0
+    for row in range(codes.shape[1]):
+        if bits == 8:
+            _add_products(codes, t, row, np.int32(0), np.int32(255), one, normals, i, 4 * row, sums)
+        elif bits == 4 or row % 3 < 2:
+            first = 8 * row if bits == 4 else 16 * (row // 3) + 8 * (row % 3)
+            scale, most = one if bits == 4 else four, np.int32(15)
+            for half in range(2):
+                shift = np.int32(4 * half)
+                _add_products(codes, t, row, shift, most, scale, normals, i, first + 4 * half, sums)
+        else:
+            for k in range(4):
+                shift = two * np.int32(k)
+                first = 16 * (row // 3) + 4 * k
+                _add_products(codes, t, row, shift, three, one, normals, i, first, sums)
+
+
+@part
 def survivors_by_loops(codes, t, normals, q, count, bars, bits, sums, out):
     """`survivors` in plain loops."""
-    one, two, three, four = np.int32(1), np.int32(2), np.int32(3), np.int32(4)
     for i in range(q, q + count):
-        sums[:] = 0
-        for row in range(codes.shape[1]):
-            if bits == 8:
-                _add_products(
-                    codes, t, row, np.int32(0), np.int32(255), one, normals, i, 4 * row, sums
-                )
-            elif bits == 4 or row % 3 < 2:
-                first = 8 * row if bits == 4 else 16 * (row // 3) + 8 * (row % 3)
-                scale = one if bits == 4 else four
-                for half in range(2):
-                    shift = np.int32(4 * half)
-                    _add_products(
-                        codes,
-                        t,
-                        row,
-                        shift,
-                        np.int32(15),
-                        scale,
-                        normals,
-                        i,
-                        first + 4 * half,
-                        sums,
-                    )
-            else:
-                for k in range(4):
-                    shift = two * np.int32(k)
-                    first = 16 * (row // 3) + 4 * k
-                    _add_products(codes, t, row, shift, three, one, normals, i, first, sums)
+        _products_by_loops(codes, t, normals, i, bits, sums)
         mask = np.uint64(0)
         for lane in range(TILE):
             mask |= np.uint64(sums[lane] >= bars[i]) << np.uint64(lane)
         out[i - q] = mask
+
+
+@part
+def _products_by_instruction(  # pragma: no cover (compiled code only)
+    codes, t, normals, q, count, out
+):
+    if count == 1:
+        _fill_one_by_8(codes, t, normals, q, out)
+    else:
+        _fill_block_by_8(codes, t, normals, q, out)
+
+
+@part
+def products_by_loops(codes, t, normals, q, count, out):
+    """`products` in plain loops."""
+    for i in range(q, q + count):
+        _products_by_loops(codes, t, normals, i, 8, out[i - q, t * TILE : (t + 1) * TILE])
 
 
 survivors = _survivors_by_instruction if has_dot_instruction() else survivors_by_loops
@@ -259,4 +307,15 @@ bits : int
 sums : int32 array, shape (64,)
     Scratch.
 out : uint64 array, shape (BLOCK,)
+"""
+
+products = _products_by_instruction if has_dot_instruction() else products_by_loops
+"""Products of all lanes of tile t with some queries, codes of 8 bits.
+
+Parameters
+----------
+codes, t, normals, q, count
+    As for `survivors`.
+out : int32 array, shape (at least `count`, at least 64 tiles)
+    Row i, from 64 t on: products with query q + i.
 """

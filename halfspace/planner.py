@@ -37,7 +37,7 @@ PLANNING_SHARE = 0.14
 PLANNING_CALL = 1e6
 """Nanoseconds that sampling takes in Python, whatever the size."""
 
-MOST_PLANNING_NANOSECONDS, MOST_PLANNING_SHARE = 3e7, 0.004
+MOST_PLANNING_NANOSECONDS, MOST_PLANNING_SHARE = 1.5e7, 0.004
 """Time that sampling for one structure may take: one of them, of the least total so far."""
 
 DIRECTIONS = 24
@@ -124,9 +124,23 @@ def _directions(points: np.ndarray, m: int) -> np.ndarray:
     return np.random.default_rng(0).standard_normal((m, len(scale))) / (scale / scale.max())
 
 
-def _make_sample(points: np.ndarray, normals: np.ndarray | None) -> Sample:
-    rng = np.random.default_rng(0)
-    size = min(len(points), max(forecast.SAMPLE_SIZES))
+def _most_planning(best: float) -> float:
+    """Nanoseconds that sampling for one structure may take, against the least total so far."""
+    return max(MOST_PLANNING_NANOSECONDS, MOST_PLANNING_SHARE * best)
+
+
+def _affordable(structure: Structure, d: int, allowed: float, rows: int) -> int | None:
+    """The most of `rows` that a structure can be tried on in so many nanoseconds."""
+    for size in [min(rows, size) for size in forecast.SAMPLE_SIZES]:
+        if size >= forecast.LEAST_SAMPLE and structure.sampling * (d + 5) * size <= allowed:
+            return size
+    return None
+
+
+def _make_sample(points: np.ndarray, normals: np.ndarray | None, best: float) -> Sample:
+    rng, (rows, d) = np.random.default_rng(0), points.shape
+    sizes = [_affordable(each, d, _most_planning(best), rows) for each in STRUCTURES.values()]
+    size = max(size or min(rows, forecast.SAMPLE_SIZES[-1]) for size in sizes)
     rows = points[rng.choice(len(points), size, replace=False)]
     if normals is None or not len(normals):
         return Sample(rows, _directions(rows, DIRECTIONS), None)
@@ -136,20 +150,7 @@ def _make_sample(points: np.ndarray, normals: np.ndarray | None) -> Sample:
     return Sample(rows, measured, some[len(measured) :] if len(some) > 1 else some)
 
 
-def _sample_size(
-    structure: Structure, load: Load, rows: int, stake: float, most: float
-) -> int | None:
-    """Rows to try a structure on, as many as what is at stake can pay for; None for too few."""
-    allowed = min(PLANNING_SHARE * stake - PLANNING_CALL, most)
-    for size in [min(rows, size) for size in forecast.SAMPLE_SIZES]:
-        if size >= forecast.LEAST_SAMPLE and structure.sampling * (load.d + 5) * size <= allowed:
-            return size
-    return None
-
-
-def _consider(
-    name: str, load: Load, sample: Sample, best: float, limits: Limits, whole: int
-) -> Candidate:
+def _consider(name: str, load: Load, sample: Sample, best: float, limits: Limits) -> Candidate:
     """Price a structure, against the least total so far."""
     structure = STRUCTURES[name]
     if structure.most_dimensions is not None and load.d > structure.most_dimensions:
@@ -163,8 +164,8 @@ def _consider(
     if saving <= 0.0:
         return _priced(name, load, least, "ruled out: takes at least this")
     stake = math.sqrt(saving * least.total(load))
-    most = max(MOST_PLANNING_NANOSECONDS, MOST_PLANNING_SHARE * best)
-    size = _sample_size(structure, load, whole, stake, most)
+    allowed = min(PLANNING_SHARE * stake - PLANNING_CALL, _most_planning(best))
+    size = _affordable(structure, load.d, allowed, len(sample.points))
     if size is None and structure.unsampled is not None:
         return _priced(name, load, structure.unsampled(load), "by theory")
     if size is None:
@@ -268,8 +269,8 @@ def _choose(
     for name in STRUCTURES:
         if name == "scan" or name not in names:
             continue
-        sample = _make_sample(points, normals) if sample is None else sample
-        line = _consider(name, load, sample, best, limits, len(points))
+        sample = _make_sample(points, normals, best) if sample is None else sample
+        line = _consider(name, load, sample, best, limits)
         lines.append(line)
         least = 1e9 * STRUCTURES[name].margin * line.total
         fits = limits.memory is None or line.nbytes <= limits.memory

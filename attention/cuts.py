@@ -1,0 +1,69 @@
+"""What a rule has each query read, in the terms of `selection`: a share, a number, a half-space."""
+
+import math
+
+import numpy as np
+
+from . import bounds, selection
+from .reading import Cut
+from .rules import Mass, Rule, Threshold, TopR
+
+
+def cut_of(
+    rule: Rule,
+    visible: np.ndarray,
+    errors: np.ndarray,
+    unit: float,
+    values: bounds.ValueRange,
+    scale: float,
+) -> Cut:
+    """The cut of queries that see so many keys.
+
+    Parameters
+    ----------
+    rule : TopR, Threshold, Mass or Error
+    visible : ndarray of int64, shape (m,)
+    errors : ndarray of float64, shape (m,)
+        Bounds on the rounding error of a float64 score.
+    unit : float
+        Relative rounding error of the output's dtype.
+    values : ValueRange
+    scale : float
+        Of scores.
+    """
+    m = len(visible)
+    offsets = np.zeros(m)
+    if isinstance(rule, TopR):
+        kind = selection.TOP_R
+        parameters = np.array([rule.count(int(n)) for n in visible], np.float64)
+    elif isinstance(rule, Threshold):
+        offset = rule.b / scale
+        kind, parameters = selection.THRESHOLD, np.zeros(m)
+        if math.isfinite(offset):
+            offsets = np.full(m, offset)
+        else:
+            kind = selection.TOP_R
+            parameters = visible.astype(np.float64) if offset < 0.0 else np.zeros(m)
+    elif isinstance(rule, Mass):
+        kind, parameters = selection.SHARE, np.full(m, 1.0 - rule.p)
+    else:
+        kind = selection.SHARE
+        parameters = _allowed_shares(rule.eps, visible, errors, unit, values)
+    return Cut(kind, parameters, offsets, errors)
+
+
+def _allowed_shares(
+    eps: float,
+    visible: np.ndarray,
+    errors: np.ndarray,
+    unit: float,
+    values: bounds.ValueRange,
+) -> np.ndarray:
+    """Shares of the mass that may be missed for the certificate to stay within eps."""
+    drift_share = bounds.weight_drift(np.ones(len(visible)), errors, visible)
+    rounding = bounds.rounding_bound(drift_share, visible, values)
+    left = eps * (1.0 - 1e-9) - rounding - unit * values.size
+    width = values.width + rounding
+    with np.errstate(over="ignore"):
+        share = np.divide(left, width, out=np.ones_like(left), where=width > 0.0)
+    return np.clip(share, 0.0, 1.0)
