@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from halfspace import parallel
-from halfspace.basis import Basis, fit_basis, norm_within, transformed
+from halfspace.basis import fit_basis, norm_within, transformed
 from halfspace.codes import (
     Heads,
     Leading,
@@ -20,7 +20,7 @@ from halfspace.codes import (
     leading_width,
 )
 from halfspace.integer_dot import BLOCK, ROW
-from halfspace.tiles import TILE, frozen, line_zeros
+from halfspace.tiles import TILE, arrays_of, frozen, line_zeros
 
 from .coded_reading import Aims, CodedKeys, aim_queries, coded_relu, coded_rows, fill_products
 from .reading import Cut, Readings
@@ -83,11 +83,15 @@ class CodedHead:
         self._always = line_zeros((0,), np.uint64)
         self._codes = line_zeros((0, leading_width(d, d, BITS) // 4, ROW), np.uint8)
         self._count, self._coded, self._fitted, self._spread = 0, 0, 0, 0.0
-        self._basis: Basis | None = None
         self._whole = whole
+        self._fit_nothing()
         self.extend(keys, values)
-        if whole and self._count >= LEAST_CODED:
-            self._encode(self._count)
+
+    def __setstate__(self, state: dict) -> None:
+        self.__dict__.update(state)
+        # A pickle forgets that arrays were read-only, and kernels are compiled for that.
+        for array in arrays_of((self._basis, self._steps)):
+            frozen(array)
 
     def __len__(self) -> int:
         return self._count
@@ -121,8 +125,8 @@ class CodedHead:
         self._keys[self._count : end] = keys
         self._values[self._count : end] = values
         self._count = end
-        if end >= LEAST_CODED and end - self._coded > UNCODED:
-            self._encode(end // TILE * TILE)
+        if end >= LEAST_CODED and (self._whole or end - self._coded > UNCODED):
+            self._encode(end if self._whole else end // TILE * TILE)
 
     def crop(self, count: int) -> None:
         """Forget all but the first `count`."""
@@ -141,7 +145,7 @@ class CodedHead:
 
     def _encode(self, last: int) -> None:
         """Give codes to all keys before `last`."""
-        if last >= REFIT * max(self._fitted, 1):
+        if not self._fitted or last >= REFIT * self._fitted:
             self._fit(last)
         first = self._coded // TILE
         self._always[first : -(-last // TILE)] = 0
@@ -157,7 +161,7 @@ class CodedHead:
 
         starts = range(self._coded, last, step)
         spreads = parallel.run([lambda a=a: part(a, min(a + step, last)) for a in starts])
-        self._spread = max(self._spread, *spreads)
+        self._spread = max([self._spread, *spreads])
         self._coded = last
 
     def _fit(self, count: int) -> None:
@@ -185,8 +189,6 @@ class CodedHead:
         views = (self._keys[: tiles * TILE], self._values[: tiles * TILE], self._always[:tiles])
         views = [frozen(view.view()) for view in views]
         codes = frozen(self._codes[:tiles].view())
-        if self._basis is None:
-            self._fit_nothing()
         return CodedKeys(*views, self._leading(codes), self._basis, norm_within(self._basis))
 
     def _fit_nothing(self) -> None:

@@ -14,8 +14,8 @@ from .dense import visible
 from .inputs import as_heads, check_heads, check_relu, check_rule, output_dtype
 from .rules import Error, Rule
 
-TREE_QUERIES = 64
-"""Queries of a head from which a tree's build pays."""
+INDEX_QUERIES = 64
+"""Queries of a head from which building an index pays."""
 
 
 def softmax_attention(
@@ -129,9 +129,11 @@ def relu_attention(
 
 
 def _structure(n: int, d: int, queries: int, causal: str | None) -> str:
-    if causal is not None or queries < TREE_QUERIES:
+    if queries < INDEX_QUERIES:
         return "scan"
-    return choose(n, d)
+    name = choose(n, d)
+    # Prefixes of keys are known only to what keeps their order.
+    return "cascade" if causal is not None and name == "kd_tree" else name
 
 
 def _attend(

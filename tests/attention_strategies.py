@@ -20,7 +20,7 @@ MAGNITUDES = {
     np.float32: (1e-30, 1, 1e30),
     np.float64: (1e-250, 1, 1e250),
 }
-STRUCTURES = {"scan": range(1, 41), "kd_tree": range(1, 7)}
+STRUCTURES = {"scan": range(1, 41), "kd_tree": range(1, 7), "cascade": range(1, 41)}
 
 each_structure = pytest.mark.parametrize("structure", STRUCTURES)
 

@@ -7,12 +7,13 @@ import pytest
 
 import halfspace
 from attention import Attended, Decoder, Error, merge
+from attention.coded_reading import coded_rows
 from attention.reading import softmax_rows
 
 from .sizes import JIT
 
 
-@pytest.fixture(params=["scan", "kd_tree"])
+@pytest.fixture(params=["scan", "kd_tree", "cascade"])
 def decoder(request):
     key, value = np.random.default_rng(0).standard_normal((2, 300, 3), dtype=np.float32)
     return Decoder(key, value, structure=request.param)
@@ -21,15 +22,20 @@ def decoder(request):
 QUERIES = 3.0 * np.random.default_rng(1).standard_normal((4, 3))
 
 
+def _compiled():
+    """Versions of the kernels."""
+    return sum(len(each.signatures) for each in (softmax_rows, coded_rows)) if JIT else 0
+
+
 def test_a_pickled_decoder_answers_alike_and_compiles_nothing(decoder):
     want = decoder.softmax(QUERIES, Error(1e-2))
-    compiled = len(softmax_rows.signatures) if JIT else 0
+    compiled = _compiled()
     again = pickle.loads(pickle.dumps(decoder))
     got = again.softmax(QUERIES, Error(1e-2))
     assert np.array_equal(got.output, want.output)
     assert np.array_equal(got.bound, want.bound)
     if JIT:
-        assert len(softmax_rows.signatures) == compiled
+        assert _compiled() == compiled
 
 
 def test_attended_unpacks_to_four_and_keeps_its_lse_bound(decoder):
@@ -69,4 +75,4 @@ def test_structures_that_copy_keys_are_refused():
     keys = np.random.default_rng(0).standard_normal((4_000, 2))
     with pytest.raises(ValueError, match="structure: expected one without copies of points"):
         Decoder(keys, keys, structure="shallow_cuttings")
-    assert type(Decoder(keys, keys).index) is halfspace.KDTree
+    assert type(Decoder(keys, keys)._head.index) is halfspace.KDTree

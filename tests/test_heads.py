@@ -196,7 +196,7 @@ def test_threads_do_not_matter(attend, causal, threads):
     assert same(results[0], results[2])
 
 
-@pytest.mark.parametrize("structure", ["scan", "kd_tree"])
+@pytest.mark.parametrize("structure", ["scan", "kd_tree", "cascade"])
 def test_batches_do_not_matter(structure, threads):
     """Nor does who else asks; only how tight the certificate is may depend on it."""
     query, key, value = arrays((13, 3), (150, 3), (150, 2))
@@ -212,24 +212,24 @@ def test_batches_do_not_matter(structure, threads):
 
 
 @each_kind
-def test_many_queries_build_a_tree(attend, monkeypatch):
+def test_many_queries_build_an_index(attend, monkeypatch):
     built = []
 
     class Spy(Decoder):
         def __init__(self, *args, **options):
             super().__init__(*args, **options)
-            built.append(type(self.index))
+            built.append(options["structure"])
 
     monkeypatch.setattr(heads, "Decoder", Spy)
-    monkeypatch.setattr(heads, "TREE_QUERIES", 8)
-    monkeypatch.setattr(decode, "TREE_KEYS", 100)
+    monkeypatch.setattr(heads, "INDEX_QUERIES", 8)
+    monkeypatch.setattr(decode, "LEAST_KEYS", 100)
     query, key, value = arrays((2, 8, 3), (2, 150, 3), (2, 150, 2))
     few, many = attend(query[:, :7], key, value), attend(query, key, value)
-    assert built == [halfspace.Scan] * 2 + [halfspace.KDTree] * 2
+    assert built == ["scan"] * 2 + ["kd_tree"] * 2
     apart = np.abs(many.output[:, :7] - few.output).max(axis=-1)
     assert (apart <= many.bound[:, :7] + few.bound).all()
     attend(query, key, value, causal="upper_left")
-    assert built[4:] == [halfspace.Scan] * 2
+    assert built[4:] == ["cascade"] * 2
 
 
 def test_decoder():
