@@ -216,7 +216,7 @@ class CodedHead:
                 _of(aims, a, b),
                 queries[a:b],
                 visible[a:b],
-                Cut(cut.kind, *(field[a:b] for field in cut[1:])),
+                cut.of(slice(a, b)),
                 scale,
                 np.empty((0, 0), np.int32),
                 some,

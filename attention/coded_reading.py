@@ -1,13 +1,14 @@
 """Reading keys by their codes: bounds on all scores, then floats of the few that matter.
 
 A key's 8-bit codes bound its score from above by one integer product (`halfspace.code_filter`),
-which is all that is read of most keys. With L the exact score of the key whose bound is highest, a
-histogram of how far the bounds lie below L tells where to cut: keys above the cut are read in
-float64, and the mass below it is at most the sum over bins of count times exp(upper end). What a
-rule needs is checked against what was read, and the cut moves down until it holds; so codes decide
-the speed and the tightness of the bound, never whether it holds.
+which is all that is read of most keys. With L the exact score of the key whose bound is highest,
+keys whose product reaches a bar at or below that of L are read in float64, and the mass of the
+others is at most the sum of exp(bound) over them (`code_bounds.py`). A histogram of a few tiles
+tells where the bar may be; what a rule needs is checked against what was read, and the bar is
+lowered until it holds. So codes and samples decide the speed and the tightness of the bound, never
+whether it holds.
 
-For a query, n d bytes of codes are read one after another, and O(d) for each key above the cut.
+For a query, n d bytes of codes are read one after another, and O(d) for each key above the bar.
 """
 
 import math
@@ -18,38 +19,43 @@ import numpy as np
 from halfspace.basis import Basis
 from halfspace.code_filter import aim_at_codes, bar_of
 from halfspace.codes import Leading
-from halfspace.integer_dot import BLOCK, MOST_QUERY, products, room_of
-from halfspace.jit import MARGIN_COVERED, kernel, part
+from halfspace.integer_dot import BLOCK, products, room_of
+from halfspace.jit import kernel, part
 from halfspace.predicate import LIMBS, exact_sign
 from halfspace.prefetch import prefetch_row
 from halfspace.quickselect import select
 from halfspace.tiles import TILE, used_lanes
 
-from .reading import LARGEST_EXPONENT, add_values, average_relu, dot, largest
-from .selection import (
-    ABSENT,
-    BINS,
+from .code_bounds import (
     BINS_PER_NAT,
     EDGES,
-    SHARE,
-    TOP_R,
-    add_to_histogram,
+    FURTHEST,
+    GUESS_BINS,
+    NOWHERE,
+    SUM_ERROR,
+    collect,
+    highest,
+    mass_below,
+    sample_histogram,
 )
+from .exponential import LARGEST_EXPONENT, LOG2_E, exponentials
+from .reading import add_values, average_relu, dot, four_dots, largest
+from .selection import SHARE, TOP_R
 
-NOWHERE = np.int32(-(2**30))
-"""In place of a product: codes say nothing of the key, or the query does not see it."""
-
-MOST_PRODUCT = np.int32(2**31 - 1)
-"""Beyond any product."""
-
-MOST_CODE = 255
-"""Largest code of a coordinate."""
-
-AHEAD = 8
+AHEAD = 12
 """Rows that are asked for before their turn."""
 
 SURE = 1.0 + 1e-9
 """Covers the rounding of sums and exponentials of masses."""
+
+MOST_PRODUCT = np.int32(2**31 - 1)
+"""Beyond any product."""
+
+LEAST_SAMPLE, MOST_STRIDE = 32, 16
+"""Tiles that a histogram is made of at least, and of which one in how many at least."""
+
+OPTIMISM = 0.55
+"""Part of the values' width that an output is expected to be from the far end of their range."""
 
 _ONE = np.uint64(1)
 _ALL = ~np.uint64(0)
@@ -73,16 +79,29 @@ class Aims(NamedTuple):
     bounds: np.ndarray  # (m, 2) float64: constant and unit, <q, k> <= constant + unit * product
 
 
-class _Room(NamedTuple):
-    """Scratch for one query after another."""
+class Scratch(NamedTuple):
+    """For one query after another."""
 
-    bins: np.ndarray  # (slots,) int32
     chosen: np.ndarray  # (slots + 1,) int64
     scores: np.ndarray  # (slots,) float64, of the chosen
-    spare: np.ndarray  # (slots,) float64
+    weights: np.ndarray  # (slots,) float64
     places: np.ndarray  # (slots,) int64
-    counts: np.ndarray  # (BINS + 1,) int64
-    missed: np.ndarray  # (BINS + 1,) float64
+    counts: np.ndarray  # (GUESS_BINS + 1,) int64
+    bins: np.ndarray  # (64,) int32
+    limbs: np.ndarray  # (LIMBS,) int64, zeros
+
+
+class _View(NamedTuple):
+    """What codes say of one query's keys."""
+
+    level: float  # L, in nats
+    at: int  # the bound of this product is L or less
+    constant: float  # of bounds, in nats
+    unit: float  # nats a product
+    step: float  # powers of two a product, float32
+    widen: float  # what rounding may make of a mass
+    stride: int  # of the histogram
+    ratio: float  # about what a weight is of its bound
 
 
 @kernel
@@ -132,139 +151,201 @@ def _list_uncoded(always, length, row, chosen):
 
 
 @part
-def _highest(row):
-    """Slot of the largest product."""
-    most = NOWHERE
-    for i in range(row.size):
-        most = max(most, row[i])
-    for i in range(row.size):
-        if row[i] == most:
-            return i
-    return 0
-
-
-@part(flags=MARGIN_COVERED)
-def _fill_bins(row, at, per_product, bins):
-    """Bin of every key by how far its bound lies below the product `at`."""
-    last, none = np.float32(BINS - 1), np.float32(0.0)
-    for i in range(row.size):
-        distance = (at - np.float32(row[i])) * per_product
-        place = np.int32(min(max(distance, none), last))
-        bins[i] = place if row[i] > NOWHERE else np.int32(ABSENT)
-
-
-@part
-def _fill_missed(counts, widen, missed):
-    """Upper bounds on the mass of bins from i on, in units of exp(L)."""
-    missed[BINS] = 0.0
-    for i in range(BINS - 1, -1, -1):
-        missed[i] = missed[i + 1] + counts[i] * EDGES[i] * widen
-    for i in range(BINS):
-        missed[i] *= SURE
-
-
-@part
-def _collect(bins, first, last, chosen, size):
-    """Append the slots of bins first … last - 1 to `chosen`; returns how many there are then."""
-    for start in range(0, bins.size, TILE):
-        wanted = 0
-        for i in range(start, start + TILE):
-            wanted += np.int32((bins[i] >= first) & (bins[i] < last))
-        if wanted:
-            for i in range(start, start + TILE):
-                # Written always, kept if it counts: no branch to mispredict.
-                chosen[size] = i
-                size += (bins[i] >= first) & (bins[i] < last)
-    return size
-
-
-@part
 def _score(keys, query, scale, chosen, first, last, scores):
     """Scores in float64, in nats, of chosen keys first … last - 1."""
-    for i in range(first, last):
-        prefetch_row(keys, chosen[min(i + AHEAD, last - 1)])
+    fours = first + (last - first) // 4 * 4
+    for i in range(first, fours, 4):
+        for j in range(min(i + AHEAD, last), min(i + AHEAD + 4, last)):
+            prefetch_row(keys, chosen[j])
+        a, b, c, e = four_dots(query, keys, chosen[i], chosen[i + 1], chosen[i + 2], chosen[i + 3])
+        scores[i], scores[i + 1] = scale * a, scale * b
+        scores[i + 2], scores[i + 3] = scale * c, scale * e
+    for i in range(fours, last):
         scores[i] = scale * dot(query, keys, chosen[i])
 
 
 @part
-def _mass(scores, count, unit):
-    """Sum of exp(score - unit)."""
+def _sum_weights(scratch, first, last, level):
+    """Mass of chosen keys first … last - 1, in units of exp(level)."""
+    exponentials(scratch.scores[first:last], level, scratch.weights[first:last])
     total = 0.0
-    for i in range(count):
-        total += math.exp(min(scores[i] - unit, LARGEST_EXPONENT))
+    for i in range(first, last):
+        total += scratch.weights[i]
     return total
 
 
 @part
-def _bin_of(nats):
-    """Bins that hold every bound less than so many nats below L."""
-    return np.int64(min(max(nats * BINS_PER_NAT, 0.0) + 2.0, np.float64(BINS)))
+def _look(head, query, scale, bounds, error, row, level, scratch):
+    """Level and histogram of a query's coded keys; `level` is that of keys without a code."""
+    best = highest(row)
+    constant, unit = scale * bounds[0], scale * bounds[1]
+    level = max(level, scale * dot(query, head.keys, best))
+    at = np.int32(math.floor(min(max((level - constant) / unit, -FURTHEST), FURTHEST)))
+    step = np.float32(min(unit * LOG2_E, 1e30))
+    blur = error + 1e-12 * (1.0 + abs(level) + abs(constant))
+    widen = (1.0 + SUM_ERROR) * math.exp(min(blur, LARGEST_EXPONENT))
+    stride = min(max(row.size // TILE // LEAST_SAMPLE, 1), MOST_STRIDE)
+    per_bin = np.float32(min(unit * BINS_PER_NAT, 1e30))
+    sample_histogram(row, at, per_bin, stride, scratch.bins, scratch.counts)
+    ratio = math.exp(min(level - constant - unit * np.float64(row[best]), 0.0))
+    return _View(level, at, constant, unit, step, widen, stride, ratio)
 
 
 @part
-def _cut_for(share, first, counts, missed, mass, ratio):
-    """First bin from `first` on below which at most `share` of the mass is missed.
+def _bar(view, nats):
+    """Least product of keys whose bound is at most so many nats below L, never above `at`."""
+    return np.int32(max(np.float64(view.at) - max(nats / view.unit, 0.0) - 1.0, NOWHERE + 1.0))
 
-    `mass` is that of the bins before; the mass of others is taken to be `ratio` of their bound.
+
+@part
+def _missed(view, row, bar):
+    """Upper bound on the mass of keys below the bar, in units of exp(L)."""
+    if bar <= NOWHERE + 1:
+        return 0.0
+    return mass_below(row, bar, view.at, view.step) * view.widen
+
+
+@part
+def _below(counts, first):
+    """Bound on the mass of bins from `first` on, of the keys that the histogram counts."""
+    total = 0.0
+    for i in range(first, GUESS_BINS + 1):
+        total += counts[i] * EDGES[i]
+    return total
+
+
+@part
+def _guess(view, counts, share, first, mass, per_count):
+    """First bin from `first` on that may be missed for a share of the mass; GUESS_BINS for none.
+
+    `mass` is that of the bins before; each key counted stands for `per_count`.
     """
-    for i in range(first, BINS):
-        if missed[i] <= share * (mass + missed[i]):
+    below = per_count * _below(counts, first)
+    for i in range(first, GUESS_BINS):
+        if below <= share * (mass + below):
             return i
-        mass += ratio * counts[i] * EDGES[i]
-    return BINS
+        here = per_count * counts[i] * EDGES[i]
+        below, mass = below - here, mass + view.ratio * here
+    return GUESS_BINS
 
 
 @part
-def _read_share(head, query, scale, level, share, end, size, room, ratio):
-    """Read until at most `share` of the mass is missed; where the cut is, and keys read."""
-    mass = _mass(room.scores, size, level)
-    while end < BINS and not room.missed[end] <= share * (mass + room.missed[end]):
-        # What was read has more mass than that of its bins: a lower bound, where ratio is 0.
-        last = max(end + 1, _cut_for(share, end, room.counts, room.missed, mass, ratio))
-        more = _collect(room.bins, end, last, room.chosen, size)
-        _score(head.keys, query, scale, room.chosen, size, more, room.scores)
-        for i in range(size, more):
-            mass += math.exp(min(room.scores[i] - level, LARGEST_EXPONENT))
-        end, size, ratio = last, more, 0.5 * ratio
-    return end, size
+def _lower(head, query, scale, row, place, bar, size, view, scratch):
+    """Read what is down to bin `place` and below the present bar; the new bar, and keys read."""
+    lowest = NOWHERE + np.int32(1)
+    new = lowest if place >= GUESS_BINS else _bar(view, place / BINS_PER_NAT)
+    new = min(new, bar)
+    more = collect(row, new, bar, scratch.chosen, size)
+    _score(head.keys, query, scale, scratch.chosen, size, more, scratch.scores)
+    return new, more
 
 
 @part
-def _ranked(rank, size, room):
+def _furthest(output, low, high):
+    """Largest distance of a coordinate from the far end of the values' range."""
+    most = 0.0
+    for c in range(output.size):
+        most = max(most, max(high[c] - output[c], output[c] - low[c]))
+    return most
+
+
+@part
+def _average(values, scratch, size, output):
+    """Fill the softmax-weighted mean of the chosen values; the top score and the mass."""
+    scores, weights, chosen = scratch.scores[:size], scratch.weights[:size], scratch.chosen[:size]
+    top, mass = largest(scores), 0.0
+    exponentials(scores, top, weights)
+    for i in range(size):
+        mass += weights[i]
+    # Normalised first, so that no sum exceeds the largest value.
+    for i in range(size):
+        weights[i] /= mass
+    for c in range(output.size):
+        output[c] = 0.0
+    add_values(output, weights, values, chosen)
+    return top, mass
+
+
+@part
+def _read_share(head, query, scale, cut, q, row, size, view, scratch, output):
+    """Read until the share missed is what the rule allows: keys read, and the mass missed.
+
+    With `cut.left` it is an error that is allowed, and the share rests on where the output is.
+    """
+    share, left, slack = cut.parameters[q], cut.left[q], cut.slack[q]
+    wanted = share
+    if left > 0.0:
+        wanted = max(share, min(1.0, left / (OPTIMISM * cut.width + slack)))
+    mass, bar, place = _sum_weights(scratch, 0, size, view.level), MOST_PRODUCT, -1
+    per_count = np.float64(view.stride)
+    while True:
+        place = max(
+            place + 1,
+            _guess(view, scratch.counts, wanted, max(place, 0), max(mass, 1.0), per_count),
+        )
+        before = size
+        bar, size = _lower(head, query, scale, row, place, bar, size, view, scratch)
+        mass += _sum_weights(scratch, before, size, view.level)
+        missed = _missed(view, row, bar)
+        if missed > wanted * (mass + missed):
+            expected = per_count * _below(scratch.counts, place)
+            per_count *= max(1.0, missed / expected) if expected > 0.0 else 2.0
+            continue
+        if not left > 0.0 or missed == 0.0:
+            return size, missed
+        _average(head.values, scratch, size, output)
+        allowed = max(share, left / (_furthest(output, cut.low, cut.high) + slack))
+        if missed <= allowed * (mass + missed):
+            return size, missed
+        wanted = max(share, 0.97 * allowed)
+
+
+@part
+def _read_top(head, query, scale, rank, row, size, view, scratch):
+    """Read until the `rank` keys of largest score are among those read: how many, and the bar."""
+    expected = (rank - size) / np.float64(view.stride)
+    wanted = expected + 3.0 * math.sqrt(max(expected, 0.0)) + 3.0 if view.stride > 1 else expected
+    bar, place, seen = MOST_PRODUCT, 0, 0.0
+    while place < GUESS_BINS and seen < wanted:
+        seen += scratch.counts[place]
+        place += 1
+    while True:
+        bar, size = _lower(head, query, scale, row, place, bar, size, view, scratch)
+        if size >= rank or place >= GUESS_BINS:
+            break
+        place = min(place + max(1, place // 8), GUESS_BINS)
+    if not 0 < rank < size:
+        return size, bar
+    nats = view.level - _ranked(rank, size, scratch)
+    place = np.int64(min(max(math.ceil(nats * BINS_PER_NAT), place), GUESS_BINS))
+    bar, size = _lower(head, query, scale, row, place, bar, size, view, scratch)
+    return size, bar
+
+
+@part
+def _ranked(rank, size, scratch):
     """The score of such rank, from the best down, of `size` chosen."""
     for i in range(size):
-        room.spare[i] = room.scores[i]
-    select(room.spare[:size], room.places, size - rank)
-    return room.spare[size - rank]
+        scratch.weights[i] = scratch.scores[i]
+    select(scratch.weights[:size], scratch.places, size - rank)
+    return scratch.weights[size - rank]
 
 
 @part
-def _read_top(head, query, scale, level, rank, end, size, room):
-    """Read until the `rank` keys of largest score are among those read."""
-    seen, first = size, end
-    while end < BINS and seen < rank:
-        seen += room.counts[end]
-        end += 1
-    more = _collect(room.bins, first, end, room.chosen, size)
-    _score(head.keys, query, scale, room.chosen, size, more, room.scores)
-    if end < BINS and rank:
-        least = _ranked(rank, more, room)
-        last = max(end, _bin_of(level - least))
-        size, more = more, _collect(room.bins, end, last, room.chosen, more)
-        _score(head.keys, query, scale, room.chosen, size, more, room.scores)
-        end = last
-    return end, more
+def _drop(scratch, i, level):
+    """The mass of chosen key i, which is not read after all."""
+    return math.exp(min(scratch.scores[i] - level, LARGEST_EXPONENT))
 
 
 @part
-def _keep_best(rank, level, size, room):
+def _keep_best(rank, level, size, scratch):
     """Keep the `rank` chosen of largest score, ties to the earlier; the mass of the others."""
     if size <= rank:
         return size, 0.0
-    scores, chosen = room.scores, room.chosen
+    scores, chosen = scratch.scores, scratch.chosen
     least, ties = np.inf, 0
     if rank:
-        least, ties = _ranked(rank, size, room), rank
+        least, ties = _ranked(rank, size, scratch), rank
         for i in range(size):
             ties -= scores[i] > least
     kept, left = 0, 0.0
@@ -274,96 +355,61 @@ def _keep_best(rank, level, size, room):
             scores[kept], chosen[kept] = scores[i], chosen[i]
             kept += 1
         else:
-            left += math.exp(min(scores[i] - level, LARGEST_EXPONENT))
+            left += _drop(scratch, i, level)
     return kept, left
 
 
 @part
-def _keep_inside(keys, normal, offset, low, high, scale, level, size, room, limbs):
-    """Keep the chosen with <q, k> >= offset, exactly decided; the mass of the others.
-
-    Scores below `low` are outside, above `high` inside.
-    """
-    scores, chosen = room.scores, room.chosen
+def _keep_inside(keys, normal, offset, scale, error, level, size, scratch):
+    """Keep the chosen with <q, k> >= offset, exactly decided; the mass of the others."""
+    scores, chosen, b = scratch.scores, scratch.chosen, scale * offset
+    around = error + 4e-16 * abs(b)
     kept, left = 0, 0.0
     for i in range(size):
-        inside = scores[i] > high
-        if low <= scores[i] <= high:
+        inside = scores[i] > b + around
+        if abs(scores[i] - b) <= around:
             key = keys[chosen[i]]
-            inside = exact_sign(normal, key, key[:0], offset, limbs) >= 0
+            inside = exact_sign(normal, key, key[:0], offset, scratch.limbs) >= 0
         if inside:
             scores[kept], chosen[kept] = scores[i], chosen[i]
             kept += 1
         else:
-            left += math.exp(min(scores[i] - level, LARGEST_EXPONENT))
+            left += _drop(scratch, i, level)
     return kept, left
 
 
 @part
-def _average(values, scores, chosen, output):
-    """Softmax-weighted mean of the chosen values; the top score and the mass."""
-    top, mass = largest(scores), 0.0
-    for i in range(scores.size):
-        scores[i] = math.exp(scores[i] - top)
-        mass += scores[i]
-    # Normalised first, so that no sum exceeds the largest value.
-    for i in range(scores.size):
-        scores[i] /= mass
-    add_values(output, scores, values, chosen)
-    return top, mass
-
-
-@part
-def _read(head, query, scale, cut, q, bounds, length, row, room, limbs):
-    """Read for one query what its cut asks for: keys read, level, and the mass missed.
-
-    Masses are in units of exp(level).
-    """
-    kind, parameter, offset, error = cut.kind, cut.parameters[q], cut.offsets[q], cut.errors[q]
-    chosen, scores = room.chosen, room.scores
-    size = _list_uncoded(head.always, length, row, chosen)
-    _score(head.keys, query, scale, chosen, 0, size, scores)
-    level, end, ratio = largest(scores[:size]), BINS, 0.0
-    room.missed[BINS] = 0.0
-    if size < length:
-        highest = _highest(row)
-        level = max(level, scale * dot(query, head.keys, highest))
-        constant, unit = scale * bounds[0], scale * bounds[1]
-        at = math.floor(min(max((level - constant) / unit, -(2.0**29)), 2.0**29))
-        bins, most = room.bins, np.float64(MOST_CODE * MOST_QUERY * (query.size + 2))
-        _fill_bins(row, np.float32(at), np.float32(min(unit * BINS_PER_NAT, 1e30)), bins)
-        room.counts[:] = 0
-        add_to_histogram(bins, 1, room.counts)
-        # What float32 rounds of a distance in bins, and of products that it does not hold.
-        blur = 1e-6 * BINS / BINS_PER_NAT + (2.0**-22 * unit * most if most >= 2.0**24 else 0.0)
-        blur += error + 1e-12 * (1.0 + abs(level) + abs(constant))
-        widen = math.exp(min(blur, LARGEST_EXPONENT))
-        _fill_missed(room.counts, widen, room.missed)
-        above = constant + unit * np.float64(row[highest])
-        ratio = math.exp(min(level - above, 0.0))
-        # Bounds of the first bin may lie any distance above the level.
-        end = 1
-        size = _collect(bins, 0, 1, chosen, size)
-        first = size - room.counts[0]
-        _score(head.keys, query, scale, chosen, first, size, scores)
+def _read(head, query, scale, cut, q, bounds, length, row, scratch, output):
+    """Read for one query what its cut asks for: keys read, L, and the mass missed, in exp(L)."""
+    error, kind = cut.errors[q], cut.kind
+    size = _list_uncoded(head.always, length, row, scratch.chosen)
+    _score(head.keys, query, scale, scratch.chosen, 0, size, scratch.scores)
+    level, missed, left, coded = largest(scratch.scores[:size]), 0.0, 0.0, size < length
+    view = _View(level, np.int32(0), 0.0, 1.0, np.float32(1.0), 1.0, 1, 1.0)
+    if coded:
+        view = _look(head, query, scale, bounds, error, row, level, scratch)
+        level = view.level
     if kind == SHARE:
-        end, size = _read_share(head, query, scale, level, parameter, end, size, room, ratio)
-        return size, level, room.missed[end]
+        if coded:
+            size, missed = _read_share(head, query, scale, cut, q, row, size, view, scratch, output)
+        return size, level, missed
+    bar = NOWHERE + np.int32(1)
     if kind == TOP_R:
-        rank = np.int64(parameter)
-        end, size = _read_top(head, query, scale, level, rank, end, size, room)
-        size, left = _keep_best(rank, level, size, room)
+        rank = np.int64(cut.parameters[q])
+        if coded:
+            size, bar = _read_top(head, query, scale, rank, row, size, view, scratch)
+        size, left = _keep_best(rank, level, size, scratch)
     else:
-        last = max(end, _bin_of(level - scale * offset))
-        more = _collect(room.bins, end, last, chosen, size) if size < length else size
-        _score(head.keys, query, scale, chosen, size, more, scores)
-        end, b = last, scale * offset
-        around = error + 4e-16 * abs(b)
+        if coded:
+            bar = _bar(view, level - scale * cut.offsets[q])
+            before, size = size, collect(row, bar, MOST_PRODUCT, scratch.chosen, size)
+            _score(head.keys, query, scale, scratch.chosen, before, size, scratch.scores)
         size, left = _keep_inside(
-            head.keys, query, offset, b - around, b + around, scale, level, more, room, limbs
+            head.keys, query, cut.offsets[q], scale, error, level, size, scratch
         )
-    widen = math.exp(min(error, LARGEST_EXPONENT))
-    return size, level, (room.missed[end] + left * widen) * SURE
+    if coded:
+        missed = _missed(view, row, bar)
+    return size, level, (missed + left * math.exp(min(error, LARGEST_EXPONENT))) * SURE
 
 
 @kernel
@@ -386,16 +432,15 @@ def coded_rows(head, aims, queries, lengths, cut, scale, filled, readings):
         Filled.
     """
     codes, slots, m = head.leading.codes, head.keys.shape[0], queries.shape[0]
-    room = _Room(
-        np.empty(slots, np.int32),
+    scratch = Scratch(
         np.empty(slots + 1, np.int64),
         np.empty(slots),
         np.empty(slots),
         np.empty(slots, np.int64),
-        np.empty(BINS + 1, np.int64),
-        np.empty(BINS + 1),
+        np.empty(GUESS_BINS + 1, np.int64),
+        np.empty(TILE, np.int32),
+        np.zeros(LIMBS, np.int64),
     )
-    limbs = np.zeros(LIMBS, np.int64)
     block = BLOCK if m > 1 else 1
     rows = filled if filled.size else np.empty((block, slots), np.int32)
     for first in range(0, m, block):
@@ -407,17 +452,14 @@ def coded_rows(head, aims, queries, lengths, cut, scale, filled, readings):
             length = lengths[q]
             if not length:
                 continue
-            row = rows[q - first, : (length + TILE - 1) // TILE * TILE]
-            mine = _Room(room.bins[: row.size], *room[1:])
+            row, output = rows[q - first, : (length + TILE - 1) // TILE * TILE], readings.output[q]
             size, level, missed = _read(
-                head, queries[q], scale, cut, q, aims.bounds[q], length, row, mine, limbs
+                head, queries[q], scale, cut, q, aims.bounds[q], length, row, scratch, output
             )
             readings.looked[q], readings.reported[q] = length, size
             readings.missed[q] = missed
             if size:
-                top, mass = _average(
-                    head.values, room.scores[:size], room.chosen[:size], readings.output[q]
-                )
+                top, mass = _average(head.values, scratch, size, output)
                 readings.top[q], readings.mass[q] = top, mass
                 # From units of exp(level) to units of exp(top).
                 moved = math.exp(min(level - top, LARGEST_EXPONENT))
@@ -440,7 +482,7 @@ def coded_relu(head, aims, queries, lengths, offsets, errors, scale, threshold, 
         As for `relu_rows`.
     """
     codes, slots, m = head.leading.codes, head.keys.shape[0], queries.shape[0]
-    chosen, excess = np.empty(slots + 1, np.int64), np.empty(slots)
+    chosen, scores = np.empty(slots + 1, np.int64), np.empty(slots)
     rows = np.empty((BLOCK, slots), np.int32)
     for first in range(0, m, BLOCK):
         last = min(first + BLOCK, m)
@@ -450,15 +492,8 @@ def coded_relu(head, aims, queries, lengths, offsets, errors, scale, threshold, 
             row = rows[q - first, : (lengths[q] + TILE - 1) // TILE * TILE]
             size = _list_uncoded(head.always, lengths[q], row, chosen)
             bar = bar_of(aims.bounds[q, 0], aims.bounds[q, 1], offsets[q])
-            size = _collect(row, max(bar, NOWHERE + np.int32(1)), MOST_PRODUCT, chosen, size)
-            _score(head.keys, queries[q], scale, chosen, 0, size, excess)
+            size = collect(row, max(bar, NOWHERE + np.int32(1)), MOST_PRODUCT, chosen, size)
+            _score(head.keys, queries[q], scale, chosen, 0, size, scores)
             average_relu(
-                head.values,
-                chosen[:size],
-                excess[:size],
-                threshold,
-                power,
-                errors[q],
-                q,
-                readings,
+                head.values, chosen[:size], scores[:size], threshold, power, errors[q], q, readings
             )

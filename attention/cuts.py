@@ -32,7 +32,7 @@ def cut_of(
         Of scores.
     """
     m = len(visible)
-    offsets = np.zeros(m)
+    offsets, left, slack = np.zeros((3, m))
     if isinstance(rule, TopR):
         kind = selection.TOP_R
         parameters = np.array([rule.count(int(n)) for n in visible], np.float64)
@@ -48,22 +48,29 @@ def cut_of(
         kind, parameters = selection.SHARE, np.full(m, 1.0 - rule.p)
     else:
         kind = selection.SHARE
-        parameters = _allowed_shares(rule.eps, visible, errors, unit, values)
-    return Cut(kind, parameters, offsets, errors)
+        left, slack = _allowed_errors(rule.eps, visible, errors, unit, values)
+        parameters = _shares(left, values.width + slack)
+    return Cut(
+        kind, parameters, offsets, errors, left, slack, values.low, values.high, values.width
+    )
 
 
-def _allowed_shares(
+def _allowed_errors(
     eps: float,
     visible: np.ndarray,
     errors: np.ndarray,
     unit: float,
     values: bounds.ValueRange,
-) -> np.ndarray:
-    """Shares of the mass that may be missed for the certificate to stay within eps."""
+) -> tuple[np.ndarray, np.ndarray]:
+    """What missed mass may cost of eps, and what rounding does at most."""
     drift_share = bounds.weight_drift(np.ones(len(visible)), errors, visible)
     rounding = bounds.rounding_bound(drift_share, visible, values)
     left = eps * (1.0 - 1e-9) - rounding - unit * values.size
-    width = values.width + rounding
+    return np.maximum(left, 0.0), rounding
+
+
+def _shares(left: np.ndarray, furthest: np.ndarray) -> np.ndarray:
+    """Shares of the mass that may be missed where it may be so far from what was read."""
     with np.errstate(over="ignore"):
-        share = np.divide(left, width, out=np.ones_like(left), where=width > 0.0)
+        share = np.divide(left, furthest, out=np.ones_like(left), where=furthest > 0.0)
     return np.clip(share, 0.0, 1.0)

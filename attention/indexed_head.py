@@ -132,7 +132,7 @@ class IndexedHead:
                     c,
                     queries[a:b],
                     visible[a:b],
-                    Cut(cut.kind, *(field[a:b] for field in cut[1:])),
+                    cut.of(slice(a, b)),
                     scale,
                     Readings(*(field[a:b] for field in readings)),
                 )
@@ -155,7 +155,7 @@ class IndexedHead:
         rows = np.flatnonzero(~(readings.missed <= cut.parameters * total * (1.0 + 1e-9)))
         if rows.size:
             again = make_readings(len(rows), readings.output.shape[1])
-            some = Cut(cut.kind, *(field[rows] for field in cut[1:]))
+            some = cut.of(rows)
             every = [(0, len(rows), _every_key())]
             self._read(every, frozen(queries[rows]), visible[rows], some, scale, again)
             for field, new in zip(readings, again, strict=True):

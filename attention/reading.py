@@ -11,6 +11,7 @@ import numpy as np
 
 from halfspace.jit import MARGIN_COVERED, kernel, part
 from halfspace.predicate import LIMBS
+from halfspace.prefetch import prefetch_row
 from halfspace.query import prepare
 from halfspace.tiles import (
     TILE,
@@ -22,6 +23,7 @@ from halfspace.tiles import (
     used_lanes,
 )
 
+from .exponential import LARGEST_EXPONENT
 from .selection import (
     ABSENT,
     BINS,
@@ -42,8 +44,8 @@ NO_NAN = frozenset({"nnan", "nsz"})
 COARSEST_ERROR = 0.5
 """Filter scores whose error, in nats, reaches this are replaced by float64 ones."""
 
-LARGEST_EXPONENT = 700.0
-"""exp of it is a float64 still."""
+AHEAD = 12
+"""Rows of values that are asked for before their turn."""
 
 _ONE = np.uint64(1)
 
@@ -74,6 +76,16 @@ class Cut(NamedTuple):
     parameters: np.ndarray  # (m,) float64
     offsets: np.ndarray  # (m,) float64, for THRESHOLD: keys with <q, k> >= offset
     errors: np.ndarray  # (m,) float64, bound on the rounding error of a float64 score
+    left: np.ndarray  # (m,) float64, error that may be missed mass; 0 where only the share counts
+    slack: np.ndarray  # (m,) float64, rounding of the output
+    low: np.ndarray  # (value_dim,) float64, range of the values
+    high: np.ndarray  # (value_dim,) float64
+    width: float  # of the widest
+
+    def of(self, rows: object) -> "Cut":
+        """That of some queries."""
+        some = (field[rows] for field in self[1:6])
+        return Cut(self.kind, *some, *self[6:])
 
 
 class Readings(NamedTuple):
@@ -110,11 +122,26 @@ def dot(query, keys, slot):
     return total
 
 
+@part(flags=ORDER_FREE)
+def four_dots(query, keys, a, b, c, e):
+    """`dot` of four slots."""
+    first, second, third, fourth = 0.0, 0.0, 0.0, 0.0
+    for j in range(query.size):
+        x = query[j]
+        first += x * np.float64(keys[a, j])
+        second += x * np.float64(keys[b, j])
+        third += x * np.float64(keys[c, j])
+        fourth += x * np.float64(keys[e, j])
+    return first, second, third, fourth
+
+
 @part(flags=MARGIN_COVERED)
 def add_values(output, weights, values, slots):
     """Add the weighted values of the slots to `output`, four at a time."""
     fours = slots.size - slots.size % 4
     for i in range(0, fours, 4):
+        for j in range(min(i + AHEAD, slots.size), min(i + AHEAD + 4, slots.size)):
+            prefetch_row(values, slots[j])
         a, b, c, e = weights[i], weights[i + 1], weights[i + 2], weights[i + 3]
         p, q, r, s = slots[i], slots[i + 1], slots[i + 2], slots[i + 3]
         for k in range(output.size):
@@ -224,7 +251,7 @@ def softmax_rows(head, candidates, queries, lengths, cut, scale, readings):
     data, norms, _ = head.tiles
     keys, values, first, last = head.keys, head.values, head.first, head.last
     indptr, parts, masks, floors = candidates
-    kind, parameters, offsets, errors = cut
+    kind, parameters, offsets, errors = cut.kind, cut.parameters, cut.offsets, cut.errors
     outputs, tops, masses, missing, _, reported, looked = readings
     room = data.shape[0]
     narrow, lane_scores = np.empty(data.shape[1], data.dtype), np.empty(TILE, data.dtype)

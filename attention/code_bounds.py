@@ -1,0 +1,108 @@
+"""What integer products of codes say of many scores at once: counts, sums of weights, slots.
+
+A query's products p bound scores from above, score <= constant + unit p (`halfspace.code_filter`).
+With `at` a product whose bound is L or less, the weight exp(score - L) of a key is at most
+2^((p - at) step), step = unit log2(e). So one pass in float32 bounds the mass of all keys of
+products below a bar, and a histogram of a few tiles tells where to try.
+"""
+
+import numpy as np
+
+from halfspace.jit import REASSOCIATED, part
+from halfspace.tiles import TILE
+
+from .exponential import LEAST_POWER_SINGLE, power_of_two
+
+NOWHERE = np.int32(-(2**30))
+"""In place of a product: codes say nothing of the key, or the query does not see it."""
+
+FURTHEST = 2**29
+"""Bars are within."""
+
+BINS_PER_NAT = 8
+GUESS_BINS = 44 * BINS_PER_NAT
+"""Bins below L that a histogram has; the last one is open below."""
+
+SUM_ERROR = 1e-4
+"""Covers what float32 rounds of the weights and sums of `mass_below`."""
+
+EDGES = np.exp(-np.arange(GUESS_BINS + 1) / BINS_PER_NAT)
+EDGES.flags.writeable = False
+
+
+@part
+def _largest(row):
+    most = NOWHERE
+    for i in range(TILE):
+        most = max(most, row[i])
+    return most
+
+
+@part
+def highest(row):
+    """Slot of the largest product."""
+    most, place = NOWHERE, 0
+    for start in range(0, row.size, TILE):
+        here = _largest(row[start : start + TILE])
+        if here > most:
+            most, place = here, start
+    for i in range(place, place + TILE):
+        if row[i] == most:
+            return i
+    return 0
+
+
+@part(flags=REASSOCIATED)
+def _tile_mass(row, bar, at, step):
+    total = np.float32(0.0)
+    for i in range(TILE):
+        power = max(np.float32(np.int32(row[i] - at)) * step, LEAST_POWER_SINGLE)
+        weight = power_of_two(power)
+        total += weight if row[i] < bar else np.float32(0.0)
+    return total
+
+
+@part
+def mass_below(row, bar, at, step):
+    """Sum of 2^((p - at) step) over products p < bar <= at, and a little for those NOWHERE."""
+    total = 0.0
+    for start in range(0, row.size, TILE):
+        total += np.float64(_tile_mass(row[start : start + TILE], bar, at, step))
+    return total
+
+
+@part
+def _has_any(row, bar, upto):
+    found = np.int32(0)
+    for i in range(TILE):
+        found |= np.int32(row[i] >= bar) & np.int32(row[i] < upto)
+    return found
+
+
+@part
+def collect(row, bar, upto, chosen, size):
+    """Append the slots of products from `bar` to below `upto`; returns how many there are then."""
+    for start in range(0, row.size, TILE):
+        if _has_any(row[start : start + TILE], bar, upto):
+            for i in range(start, start + TILE):
+                # Written always, kept if it counts: no branch to mispredict.
+                chosen[size] = i
+                size += (row[i] >= bar) & (row[i] < upto)
+    return size
+
+
+@part
+def _fill_places(row, at, step, places):
+    last, none = np.float32(GUESS_BINS), np.float32(0.0)
+    for i in range(TILE):
+        places[i] = np.int32(min(max(np.float32(np.int32(at - row[i])) * step, none), last))
+
+
+@part
+def sample_histogram(row, at, step, stride, places, counts):
+    """Counts of every `stride`-th tile's products by distance below `at`, `step` bins a product."""
+    counts[:] = 0
+    for start in range(0, row.size, stride * TILE):
+        _fill_places(row[start : start + TILE], at, step, places)
+        for i in range(TILE):
+            counts[places[i]] += 1
