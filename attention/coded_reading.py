@@ -91,6 +91,16 @@ class Scratch(NamedTuple):
     limbs: np.ndarray  # (LIMBS,) int64, zeros
 
 
+class Read(NamedTuple):
+    """What was read for one query, and what was not."""
+
+    size: int  # keys read
+    missed: float  # upper bound on the mass of others, in units of exp(level)
+    level: float
+    top: float  # the largest score
+    mass: float  # of what was read, in units of exp(top); 0 where no average was taken yet
+
+
 class _View(NamedTuple):
     """What codes say of one query's keys."""
 
@@ -268,7 +278,7 @@ def _average(values, scratch, size, output):
 
 @part
 def _read_share(head, query, scale, cut, q, row, size, view, scratch, output):
-    """Read until the share missed is what the rule allows: keys read, and the mass missed.
+    """Read until the share missed is what the rule allows.
 
     With `cut.left` it is an error that is allowed, and the share rests on where the output is.
     """
@@ -292,11 +302,11 @@ def _read_share(head, query, scale, cut, q, row, size, view, scratch, output):
             per_count *= max(1.0, missed / expected) if expected > 0.0 else 2.0
             continue
         if not left > 0.0 or missed == 0.0:
-            return size, missed
-        _average(head.values, scratch, size, output)
+            return Read(size, missed, view.level, -np.inf, 0.0)
+        top, total = _average(head.values, scratch, size, output)
         allowed = max(share, left / (_furthest(output, cut.low, cut.high) + slack))
         if missed <= allowed * (mass + missed):
-            return size, missed
+            return Read(size, missed, view.level, top, total)
         wanted = max(share, 0.97 * allowed)
 
 
@@ -380,7 +390,7 @@ def _keep_inside(keys, normal, offset, scale, error, level, size, scratch):
 
 @part
 def _read(head, query, scale, cut, q, bounds, length, row, scratch, output):
-    """Read for one query what its cut asks for: keys read, L, and the mass missed, in exp(L)."""
+    """Read for one query what its cut asks for."""
     error, kind = cut.errors[q], cut.kind
     size = _list_uncoded(head.always, length, row, scratch.chosen)
     _score(head.keys, query, scale, scratch.chosen, 0, size, scratch.scores)
@@ -391,8 +401,8 @@ def _read(head, query, scale, cut, q, bounds, length, row, scratch, output):
         level = view.level
     if kind == SHARE:
         if coded:
-            size, missed = _read_share(head, query, scale, cut, q, row, size, view, scratch, output)
-        return size, level, missed
+            return _read_share(head, query, scale, cut, q, row, size, view, scratch, output)
+        return Read(size, 0.0, level, -np.inf, 0.0)
     bar = NOWHERE + np.int32(1)
     if kind == TOP_R:
         rank = np.int64(cut.parameters[q])
@@ -409,7 +419,8 @@ def _read(head, query, scale, cut, q, bounds, length, row, scratch, output):
         )
     if coded:
         missed = _missed(view, row, bar)
-    return size, level, (missed + left * math.exp(min(error, LARGEST_EXPONENT))) * SURE
+    missed = (missed + left * math.exp(min(error, LARGEST_EXPONENT))) * SURE
+    return Read(size, missed, level, -np.inf, 0.0)
 
 
 @kernel
@@ -453,17 +464,19 @@ def coded_rows(head, aims, queries, lengths, cut, scale, filled, readings):
             if not length:
                 continue
             row, output = rows[q - first, : (length + TILE - 1) // TILE * TILE], readings.output[q]
-            size, level, missed = _read(
+            got = _read(
                 head, queries[q], scale, cut, q, aims.bounds[q], length, row, scratch, output
             )
+            size, top, mass = got.size, got.top, got.mass
             readings.looked[q], readings.reported[q] = length, size
-            readings.missed[q] = missed
+            readings.missed[q] = got.missed
             if size:
-                top, mass = _average(head.values, scratch, size, output)
+                if not mass > 0.0:
+                    top, mass = _average(head.values, scratch, size, output)
                 readings.top[q], readings.mass[q] = top, mass
                 # From units of exp(level) to units of exp(top).
-                moved = math.exp(min(level - top, LARGEST_EXPONENT))
-                readings.missed[q] = missed * moved * SURE if missed else 0.0
+                moved = math.exp(min(got.level - top, LARGEST_EXPONENT))
+                readings.missed[q] = got.missed * moved * SURE if got.missed else 0.0
 
 
 @kernel
