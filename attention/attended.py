@@ -17,7 +17,7 @@ class _Fields(NamedTuple):
 class Attended(_Fields):
     """Attention outputs and how far they can be from the exact ones.
 
-    A named tuple of four arrays, with one more attribute for those who merge partial results.
+    A named tuple of four arrays, with two more attributes.
 
     Attributes
     ----------
@@ -28,14 +28,20 @@ class Attended(_Fields):
         max(0, score - threshold)^power for ReLU. ``-inf`` where nothing was read.
     bound : ndarray of float64, shape (..., length)
         For every coordinate, ``|output - exact| <= bound``, where exact is real arithmetic on the
-        given arrays. Rounding is included.
+        given arrays. Rounding is included. Certain, but where `sampled`: with probability 1 - delta
+        there.
     reported : ndarray of int64, shape (..., length)
-        Keys that were read.
+        Keys that were read; drawn ones count as often as they were drawn.
     lse_bound : ndarray of float64, shape (..., length)
         ``|lse - exact| <= lse_bound``; infinite where nothing was read and something was missed.
+        For those who merge partial results. Where `sampled`, it holds whenever `bound` does.
+    sampled : ndarray of bool, shape (..., length)
+        Rows that rest on a sample, as `Sampled` may have it: `bound` and `lse_bound` hold with its
+        probability. In merged ones, failures of the parts add up.
     """
 
     lse_bound: np.ndarray
+    sampled: np.ndarray
 
     def __new__(
         cls,
@@ -44,14 +50,20 @@ class Attended(_Fields):
         bound: np.ndarray,
         reported: np.ndarray,
         lse_bound: np.ndarray | None = None,
+        sampled: np.ndarray | None = None,
     ) -> "Attended":
-        """Without `lse_bound` nothing is known of the exact logarithm: it is infinite."""
+        """Without `lse_bound` nothing is known of the exact logarithm: it is infinite.
+
+        Without `sampled` no row is.
+        """
         self = super().__new__(cls, output, lse, bound, reported)
         self.lse_bound = np.full(np.shape(lse), np.inf) if lse_bound is None else lse_bound
+        self.sampled = np.zeros(np.shape(lse), np.bool_) if sampled is None else sampled
         return self
 
     def _replace(self, **fields: np.ndarray) -> "Attended":
-        return Attended(**(self._asdict() | {"lse_bound": self.lse_bound} | fields))
+        more = {"lse_bound": self.lse_bound, "sampled": self.sampled}
+        return Attended(**(self._asdict() | more | fields))
 
     @classmethod
     def _make(cls, fields: Iterable[np.ndarray]) -> "Attended":
@@ -162,4 +174,4 @@ def merge(a: Attended, b: Attended) -> Attended:
         ) + 2.0**-48 * (1.0 + np.abs(lse))
     empty = np.isneginf(a_high) & np.isneginf(b_high)
     lse_bound = np.where(empty, 0.0, np.where(np.isnan(lse_bound), np.inf, lse_bound))
-    return Attended(output, lse, bound, a.reported + b.reported, lse_bound)
+    return Attended(output, lse, bound, a.reported + b.reported, lse_bound, a.sampled | b.sampled)

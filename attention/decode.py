@@ -17,7 +17,7 @@ from halfspace import parallel
 from halfspace.inputs import as_points
 from halfspace.tiles import TILE, arrays_of, frozen
 
-from . import bounds, selection
+from . import bounds, sampled, selection
 from .attended import Attended, cast_with_bound
 from .inputs import (
     LARGEST_SCORE,
@@ -30,7 +30,8 @@ from .inputs import (
     rounding_unit,
 )
 from .reading import Candidates, Cut, Head, Readings, make_readings, relu_rows, softmax_rows
-from .rules import Mass, Rule, Threshold, TopR
+from .rules import Mass, Rule, Sampled, Threshold, TopR
+from .sampled import ROUNDED, Estimates
 
 KEY_NANOSECONDS = 2.0
 """Rough cost of looking at one key, to decide whether threads pay."""
@@ -149,7 +150,7 @@ class Decoder:
         ----------
         query : array_like, shape (m, head_dim)
             Finite.
-        rule : TopR, Threshold, Mass or Error
+        rule : TopR, Threshold, Mass, Error or Sampled
         lengths : ndarray of int64, shape (m,), optional
             Each query sees only so many first keys; needs an index that keeps their order ("scan").
         dtype : dtype, optional
@@ -173,6 +174,10 @@ class Decoder:
         errors = bounds.score_error(norms, self._key_norm, self.scale, self.index.dim)
         cut = self._cut(rule, visible, errors, rounding_unit(dtype))
         readings = make_readings(m, self._head.values.shape[1])
+        if isinstance(rule, Sampled):
+            estimates = self._sample(rule, queries, visible, cut, rounding_unit(dtype), readings)
+            drift = sampled.drift(readings, estimates, errors)
+            return self._attended(readings._replace(drift=drift), dtype, estimates)
         self._read(self._pieces(queries, cut), queries, visible, cut, readings)
         if len(self.index.nodes.first):
             self._read_short(queries, visible, cut, readings)
@@ -315,6 +320,37 @@ class Decoder:
             ]
         )
 
+    def _sample(
+        self,
+        rule: Sampled,
+        queries: np.ndarray,
+        visible: np.ndarray,
+        cut: Cut,
+        unit: float,
+        readings: Readings,
+    ) -> Estimates:
+        """Read by the cheaper of sampling and dropping, with every key looked at."""
+        aim = sampled.aim(rule, queries, self._head.values, self._values, visible, cut.errors, unit)
+        estimates = sampled.make_estimates(len(queries))
+        parallel.run(
+            [
+                lambda a=a, b=b: sampled.sampled_rows(
+                    self._head,
+                    aim.prior,
+                    queries[a:b],
+                    aim.states[a:b],
+                    visible[a:b],
+                    Cut(cut.kind, *(field[a:b] for field in cut[1:])),
+                    aim.targets[a:b],
+                    self.scale,
+                    Readings(*(field[a:b] for field in readings)),
+                    Estimates(*(field[a:b] for field in estimates)),
+                )
+                for a, b in self._parts(len(queries))
+            ]
+        )
+        return estimates
+
     def _read_short(
         self, queries: np.ndarray, visible: np.ndarray, cut: Cut, readings: Readings
     ) -> None:
@@ -334,9 +370,12 @@ class Decoder:
     def _pieces(self, queries: np.ndarray, cut: Cut) -> list[tuple[int, int, Candidates]]:
         """Ranges of queries with their candidates, for softmax."""
         if not len(self.index.nodes.first):
-            nanoseconds = KEY_NANOSECONDS * len(self)
-            return [(a, b, _every_key()) for a, b in parallel.parts(len(queries), nanoseconds)]
+            return [(a, b, _every_key()) for a, b in self._parts(len(queries))]
         return self._covered(queries, self._least_offsets(queries, cut)) if len(queries) else []
+
+    def _parts(self, m: int) -> list[tuple[int, int]]:
+        """Ranges of m queries that look at every key."""
+        return parallel.parts(m, KEY_NANOSECONDS * len(self))
 
     def _covered(
         self, queries: np.ndarray, offsets: np.ndarray
@@ -386,13 +425,24 @@ class Decoder:
             places[open_rows] *= 2.0
         return floors
 
-    def _attended(self, readings: Readings, dtype: np.dtype) -> Attended:
+    def _attended(
+        self, readings: Readings, dtype: np.dtype, estimates: Estimates | None = None
+    ) -> Attended:
         """Certify what was read."""
         mass, drift, read = readings.mass, readings.drift, readings.reported
-        drift_share = np.divide(drift, mass, out=np.ones_like(mass), where=mass > drift)
-        share = bounds.missed_share(mass, readings.missed, drift)
-        bound = bounds.output_bound(readings.output, share, drift_share, read, self._values)
-        lse_bound = bounds.lse_bound(readings.top, mass, share, drift_share)
+        estimates = sampled.make_estimates(len(mass)) if estimates is None else estimates
+        drift_share = _share(drift, mass)
+        moved = drift + estimates.mass_error
+        share = bounds.missed_share(mass, readings.missed, moved)
+        bound = bounds.output_bound(
+            readings.output,
+            share,
+            drift_share,
+            read + np.where(estimates.sampled, ROUNDED, 0),
+            self._values,
+            estimates.bound,
+        )
+        lse_bound = bounds.lse_bound(readings.top, mass, share, _share(moved, mass))
         # Nothing was read: zero is exact only if there was nothing that may have weight.
         nothing = read == 0
         bound[nothing] = np.where(readings.looked > 0, self._values.size, 0.0)[nothing]
@@ -400,7 +450,12 @@ class Decoder:
         output, rounding = cast_with_bound(readings.output, dtype)
         with np.errstate(divide="ignore"):
             lse = readings.top + np.log(mass)
-        return Attended(output, lse, bound + rounding, read, lse_bound)
+        return Attended(output, lse, bound + rounding, read, lse_bound, estimates.sampled)
+
+
+def _share(drift: np.ndarray, mass: np.ndarray) -> np.ndarray:
+    """Of the mass, 1 where that is not certain."""
+    return np.divide(drift, mass, out=np.ones_like(mass), where=mass > drift)
 
 
 def _nudged(values: np.ndarray, units: float) -> np.ndarray:
