@@ -28,6 +28,7 @@ from .sampling import (
     AHEAD,
     HALF_BIN,
     MIDDLES,
+    Means,
     Prior,
     Scratch,
     Tail,
@@ -117,9 +118,9 @@ def aim(
 def _prior(values: np.ndarray, span: bounds.ValueRange, delta: float) -> Prior:
     places = np.linspace(0, len(values) - 1, min(len(values), SAMPLE)).astype(np.int64)
     some = values[places].astype(np.float64)
-    centre, spread = np.zeros(values.shape[1]), 0.0
+    centre, spread = np.zeros(values.shape[1]), np.zeros(values.shape[1])
     if len(some):
-        centre, spread = some.mean(axis=0), float(some.std(axis=0).max(initial=0.0))
+        centre, spread = some.mean(axis=0), some.std(axis=0)
     return Prior(span.low, span.high, centre, spread, span.width, float(delta))
 
 
@@ -181,7 +182,11 @@ def sampled_rows(head, prior, queries, states, lengths, cut, targets, scale, rea
     kept, missed = np.empty(BINS + 1), np.empty(BINS + 1)
     weights, cumulative = np.empty(room * TILE, np.float32), np.empty(room)
     slots, output, widest = np.empty(AHEAD, np.int64), np.empty(value_dim), 0.0
-    sums, squares = np.empty(value_dim + 1), np.empty(value_dim + 1)
+    room_of_means = np.empty((5, value_dim + 1))
+    means = Means(
+        room_of_means[0], room_of_means[1], room_of_means[2], room_of_means[3], room_of_means[4]
+    )
+    centre = np.empty(value_dim)
     for t in range(room):
         widest = max(widest, norms[t])
     for q in range(queries.shape[0]):
@@ -244,7 +249,7 @@ def sampled_rows(head, prior, queries, states, lengths, cut, targets, scale, rea
                 keys,
                 values,
                 scale,
-                Scratch(cumulative[:used], slots, sums, squares),
+                Scratch(cumulative[:used], slots, means, centre),
                 output,
             )
             draws = got.draws

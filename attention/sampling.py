@@ -17,18 +17,32 @@ multiply the first by its denominator and take off y (H + T) = H (m - a) + D' + 
 
     x - x' = ((D - D') - y (T - T')) / (H + T).                                     (1)
 
-So deviations of two means of independent, bounded terms are all there is to bound. In coordinate c
-the terms of D' / W lie in an interval that values' range and low, high span; R is its width and V
-the sample variance. Each of these fails with probability p at most:
+So deviations of value_dim + 1 means of independent, bounded terms are all there is to bound. Let X
+be such a term, in an interval of width R that the values' range and low, high span; mu its mean, g
+in that interval and 0 < l < 1. As (ln(1 + z) - z) / z^2 increases in z, and with
+psi(l) = -ln(1 - l) - l, every x >= -1 has exp(l x - psi(l) x^2) <= 1 + l x (Fan, Grama and Liu
+2015). With x = (X - g) / R the mean of the right side is at most exp(l (mu - g) / R), so
 
-    R sqrt(ln(2/p) / 2N)                               Hoeffding (1963), Theorem 2,
-    sqrt(2 V ln(4/p) / N) + 7 R ln(4/p) / (3 (N - 1))  Maurer and Pontil (2009), Theorem 4 twice,
+    exp(l (X - mu) / R - psi(l) (X - g)^2 / R^2)                                    (2)
 
-https://arxiv.org/abs/0907.3740. Both get half of p, and the lesser is taken. Further, |T - T'| is
-at most W (high - low), certainly. There are value_dim + 1 means, and the sample is looked at after
-K numbers of draws, fixed before the first: with p = delta / (K (value_dim + 1)) all of these bounds
-hold at once with probability 1 - delta, so they hold wherever it is that sampling stops. The output
-and every coordinate of it are then within (1). No distribution is assumed, nor that N is large.
+has a mean of 1 at most, and the products over the first N draws are a supermartingale. By Ville's
+inequality the chance that one of them, for any N, ever reaches 1 / p is at most p: where none does,
+the mean of N terms is below
+
+    mu + R (ln(1/p) + psi(l) sum (X - g)^2 / R^2) / (l N)                           (3)
+
+for all N at once, and -X has the other side. Hoeffding's lemma (1963) puts l^2 / 8 in place of
+psi(l) (X - g)^2 / R^2 in (2), which suits terms at the ends of their interval. This is the
+empirical Bernstein bound of Howard et al. (2021, https://arxiv.org/abs/1810.08240) and Waudby-Smith
+and Ramdas (2024, https://arxiv.org/abs/2010.09686) for an l that does not change. Its terms are
+those of Maurer and Pontil (2009, https://arxiv.org/abs/0907.3740), sqrt(2 V ln(1/p) / N) and
+R ln(1/p) / N, the latter with 2/3 in place of 7/3; and it may be looked at after any draw.
+
+a, g, l and which of the two to take have to be fixed before the draws they are used with. A first
+few draws, a pilot, choose them, and are not used again. With p = delta / (2 (value_dim + 1)) both
+sides of all means hold at once, and after every draw, with probability 1 - delta; so they hold
+wherever it is that sampling stops, and by (1) so does the bound on every coordinate. Further,
+|T - T'| is at most W (high - low), certainly. No distribution is assumed, nor that N is large.
 
 What is not as above, in floats:
 
@@ -56,11 +70,25 @@ from halfspace.tiles import TILE
 
 from .selection import BINS, BINS_PER_NAT
 
-FEWEST = 128
+FEWEST = 64
 """Draws before the sample is looked at for the first time."""
 
-GROWTH = 1.25
-"""Of the number of draws, from one look to the next that may be taken."""
+PILOT_PART = 16
+"""A pilot draws as many as are expected to be needed, divided by this, within limits."""
+
+FEWEST_PILOT, MOST_PILOT = 64, 512
+
+TRUSTED = 64
+"""Draws that what was known before a pilot counts for."""
+
+EARLY = 0.85
+"""Part of the expected number of draws after which the sample is looked at first."""
+
+GROWTH = 1.05
+"""Of the number of draws, from one look to the next."""
+
+STEEPEST = 0.9
+"""Largest l of (2) that is used."""
 
 AHEAD = 16
 """Draws whose rows are asked for before they are read."""
@@ -83,7 +111,7 @@ class Prior(NamedTuple):
     low: np.ndarray  # (value_dim,) float64, least value of each coordinate
     high: np.ndarray  # (value_dim,) greatest
     centre: np.ndarray  # (value_dim,) any point, best near the mean of the values
-    spread: float  # standard deviation of a coordinate, the largest, as a guess
+    spread: np.ndarray  # (value_dim,) standard deviation of each coordinate, as a guess
     width: float  # largest of high - low
     delta: float  # probability that a bound of a query may be broken with
 
@@ -99,13 +127,23 @@ class Tail(NamedTuple):
     mean: np.ndarray  # (value_dim,) float64, mean of their values
 
 
+class Means(NamedTuple):
+    """Of each coordinate's terms r (v - a), and last of r, (value_dim + 1,) float64 each."""
+
+    sums: np.ndarray  # of X - g
+    squares: np.ndarray  # of their squares
+    guesses: np.ndarray  # g
+    widths: np.ndarray  # R
+    slopes: np.ndarray  # l; negative where Hoeffding's bound is taken
+
+
 class Scratch(NamedTuple):
     """Room to work in, for t tiles."""
 
     cumulative: np.ndarray  # (t,) float64
     slots: np.ndarray  # (AHEAD,) int64
-    sums: np.ndarray  # (value_dim + 1,) float64: of terms, the last of ratios
-    squares: np.ndarray  # (value_dim + 1,)
+    means: Means
+    centre: np.ndarray  # (value_dim,) float64, of the terms
 
 
 class Estimate(NamedTuple):
@@ -149,37 +187,36 @@ def _uniform(state, number):
 
 
 @part
-def _levels(first, limit):
-    """Numbers of draws, `first` to `limit`, after which the sample may be looked at."""
-    if limit <= first:
-        return 1
-    return 1 + np.int64(math.ceil(math.log(limit / first) / math.log(GROWTH)))
+def _log(delta, means):
+    """ln(1 / p)."""
+    return math.log(2.0 * means / delta)
 
 
 @part
-def _level(first, limit, i):
-    return np.int64(min(np.float64(limit), math.ceil(first * GROWTH**i)))
-
-
-@part
-def _log(delta, looks, means):
-    """ln(4 / p), where half of a mean's share of delta goes to p at each look."""
-    return math.log(8.0 * looks * means / delta)
-
-
-@part
-def _deviation(variance, width, draws, log):
-    """How far a mean may be off: the lesser of Maurer and Pontil's bound and Hoeffding's."""
-    bernstein = math.sqrt(2.0 * variance * log / draws) + 7.0 * width * log / (3.0 * (draws - 1))
-    return min(bernstein, width * math.sqrt((log - math.log(2.0)) / (2.0 * draws)))
+def _psi(slope):
+    return -math.log1p(-slope) - slope
 
 
 @part
 def _needed(deviation, width, goal, log):
     """Draws, about, after which a mean is off by `goal` at most."""
-    a, b = deviation * math.sqrt(2.0 * log), 7.0 * width * log / 3.0
+    a, b = deviation * math.sqrt(2.0 * log), 2.0 * width * log / 3.0
     root = (a + math.sqrt(a * a + 4.0 * b * goal)) / (2.0 * goal)
-    return min(1.0 + root * root, width * width * log / (2.0 * goal * goal))
+    return min(root * root, width * width * log / (2.0 * goal * goal))
+
+
+@part
+def _pilot(draws):
+    """Draws of a pilot, where so many are expected to be needed."""
+    return np.int64(min(max(draws / PILOT_PART, np.float64(FEWEST_PILOT)), np.float64(MOST_PILOT)))
+
+
+@part
+def _largest(array):
+    best = 0.0
+    for i in range(array.size):
+        best = max(best, array[i])
+    return best
 
 
 @part
@@ -203,7 +240,7 @@ def choose_heavy(counts, prior, target, limit):
     int
         The first bin of the tail; 0 if `limit` reads are not enough.
     """
-    log = _log(prior.delta, _levels(FEWEST, limit), prior.centre.size + 1)
+    log, spread = _log(prior.delta, prior.centre.size + 1), _largest(prior.spread)
     total = 0.0
     for i in range(BINS - 1):
         total += counts[i] * np.float64(MIDDLES[i])
@@ -214,9 +251,10 @@ def choose_heavy(counts, prior, target, limit):
         read += counts[i]
         above += counts[i] * np.float64(MIDDLES[i])
         share = (total - above) / total
-        if read + FEWEST >= best or share <= 1e-12:
+        if read + FEWEST_PILOT + FEWEST >= best or share <= 1e-12:
             break
-        draws = max(np.float64(FEWEST), _needed(prior.spread, prior.width, target / share, log))
+        draws = max(np.float64(FEWEST), _needed(spread, prior.width, target / share, log))
+        draws += _pilot(draws)
         if read + draws < best:
             best, cut = read + draws, i + 1
     return cut
@@ -276,19 +314,20 @@ def _score(query, keys, slot):
 
 
 @part(flags=MARGIN_COVERED)
-def _add_term(ratio, values, slot, centre, sums, squares):
-    """Add r (v - a) and its square, and the ratio r and its square."""
-    last = centre.size
+def _add_term(ratio, values, slot, centre, means):
+    """Add X - g and its square, for X = r (v - a) of each coordinate, and for r."""
+    sums, squares, guesses, last = means.sums, means.squares, means.guesses, centre.size
     for c in range(last):
-        term = ratio * (np.float64(values[slot, c]) - centre[c])
+        term = ratio * (np.float64(values[slot, c]) - centre[c]) - guesses[c]
         sums[c] += term
         squares[c] += term * term
-    sums[last] += ratio
-    squares[last] += ratio * ratio
+    term = ratio - guesses[last]
+    sums[last] += term
+    squares[last] += term * term
 
 
 @part
-def _draw(first, last, state, tail, query, keys, values, scale, centre, scratch):
+def _draw(first, last, state, tail, query, keys, values, scale, scratch):
     """Add the terms of draws number `first` to `last`."""
     slots = scratch.slots
     for start in range(first, last, AHEAD):
@@ -300,7 +339,7 @@ def _draw(first, last, state, tail, query, keys, values, scale, centre, scratch)
         for i in range(size):
             weight = math.exp(scale * _score(query, keys, slots[i]) - tail.unit)
             ratio = weight / np.float64(tail.weights[slots[i]])
-            _add_term(ratio, values, slots[i], centre, scratch.sums, scratch.squares)
+            _add_term(ratio, values, slots[i], scratch.centre, scratch.means)
 
 
 # Bounds
@@ -313,47 +352,119 @@ def _slack(slots, draws):
 
 
 @part
-def _variance(total, square, draws):
-    """Sample variance or more, from rounded sums of terms and of their squares."""
-    spread = max(0.0, square - total * total / draws)
-    return (spread + 2.0**-49 * (draws + 8) * square) / (draws - 1)
+def _deviation(means, c, draws, log):
+    """(3): how far mean c of so many draws may be off."""
+    width, slope = means.widths[c], means.slopes[c]
+    if not width > 0.0:
+        return 0.0
+    if slope < 0.0:
+        penalty = draws * slope * slope / 8.0
+    else:
+        # Sums of squares are rounded.
+        squares = means.squares[c] * (1.0 + 2.0**-49 * (draws + 8))
+        penalty = _psi(slope) * squares / width / width
+    return width * (log + penalty) / (abs(slope) * draws) * (1.0 + 1e-12)
 
 
 @part
-def _width(prior, c, low, high):
-    """Width of the interval that r (v - a) is in, in coordinate c."""
-    below, above = prior.low[c] - prior.centre[c], prior.high[c] - prior.centre[c]
-    least = (high if below < 0.0 else low) * below
-    most = (high if above > 0.0 else low) * above
-    return (most - least) * (1.0 + 1e-12)
+def _fill_widths(prior, centre, low, high, widths):
+    """Widths of the intervals that r (v - a) and r are in."""
+    for c in range(centre.size):
+        below, above = prior.low[c] - centre[c], prior.high[c] - centre[c]
+        least = (high if below < 0.0 else low) * below
+        most = (high if above > 0.0 else low) * above
+        widths[c] = (most - least) * (1.0 + 1e-9)
+    widths[centre.size] = (high - low) * (1.0 + 1e-9)
 
 
 @part
-def _certify(prior, tail, scratch, draws, log, output):
-    """Estimate of the output, its bound, that of the mass, and the worst mean's deviation."""
-    low, high, last = tail.low, tail.high, prior.centre.size
-    total, slack = scratch.cumulative[-1], _slack(tail.weights.size, draws)
-    mass = total * scratch.sums[last] / draws
-    variance = _variance(scratch.sums[last], scratch.squares[last], draws)
-    off = min(high - low, _deviation(variance, high - low, draws, log))
+def _clear(means):
+    means.sums[:], means.squares[:] = 0.0, 0.0
+
+
+@part
+def _start(tail, prior, scratch):
+    """Centre and guesses of a pilot."""
+    means, last = scratch.means, scratch.centre.size
+    for c in range(last):
+        scratch.centre[c], means.guesses[c] = prior.centre[c], 0.0
+    means.guesses[last] = 1.0
+    _fill_widths(prior, scratch.centre, tail.low, tail.high, means.widths)
+    _clear(means)
+
+
+@part
+def _shift(tail, total, means, centre, draws, c):
+    """Estimate of coordinate c of the output less the centre: y."""
+    last = centre.size
+    mass = total * (means.guesses[last] + means.sums[last] / draws)
+    moved = total * (means.guesses[c] + means.sums[c] / draws)
+    return (tail.heavy * (tail.mean[c] - centre[c]) + moved) / (tail.heavy + mass)
+
+
+@part
+def _recentre(tail, prior, scratch, draws):
+    """Take centre and guesses from a pilot of so many draws; its variances go to the squares."""
+    means, centre, last = scratch.means, scratch.centre, scratch.centre.size
+    total, ratio = scratch.cumulative[-1], means.guesses[last] + means.sums[last] / draws
+    for c in range(last + 1):
+        known = prior.spread[c] if c < last else means.widths[last] / 4.0
+        variance = max(0.0, means.squares[c] - means.sums[c] * means.sums[c] / draws)
+        means.squares[c] = (variance + TRUSTED * known * known) / (draws + TRUSTED)
+    for c in range(last):
+        to = centre[c] + _shift(tail, total, means, centre, draws, c)
+        to = min(max(to, prior.low[c]), prior.high[c])
+        guess = means.guesses[c] + means.sums[c] / draws - ratio * (to - centre[c])
+        # Into the interval of the terms, or near: their widths are rounded up by more.
+        below, above = prior.low[c] - to, prior.high[c] - to
+        means.guesses[c] = min(max(guess, tail.high * below), tail.high * above)
+        centre[c] = to
+    means.guesses[last] = min(max(ratio, tail.low), tail.high)
+    _fill_widths(prior, centre, tail.low, tail.high, means.widths)
+
+
+@part
+def _choose_slopes(means, goal, log):
+    """Choose l and the bound of every mean, by the variances in the squares.
+
+    Returns the number of draws after which all of them are expected to be off by `goal` at most.
+    """
+    last, needed = means.widths.size - 1, np.float64(FEWEST)
+    for c in range(last):
+        if means.widths[c] > 0.0:
+            deviation = math.sqrt(means.squares[c])
+            needed = max(needed, _needed(deviation, means.widths[c], goal, log))
+    for c in range(last + 1):
+        if not means.widths[c] > 0.0:
+            continue
+        variance = means.squares[c] / means.widths[c] / means.widths[c]
+        steep = math.sqrt(2.0 * log / needed / max(variance, 1e-12))
+        steep = min(STEEPEST, steep / (1.0 + 2.0 * steep / 3.0))
+        flat = math.sqrt(8.0 * log / needed)
+        bernstein = (log / needed + variance * _psi(steep)) / steep
+        means.slopes[c] = steep if bernstein < flat / 4.0 else -flat
+    return needed
+
+
+@part
+def _certify(tail, prior, scratch, draws, log, output):
+    """Estimate of the output with its bound, and of the mass with its own."""
+    means, centre, last = scratch.means, scratch.centre, scratch.centre.size
+    low, high, total = tail.low, tail.high, scratch.cumulative[-1]
+    slack = _slack(tail.weights.size, draws)
+    mass = total * (means.guesses[last] + means.sums[last] / draws)
+    off = min(high - low, _deviation(means, last, draws, log))
     mass_error = total * (off + high * slack) * (1.0 + 1e-12)
     least = tail.heavy + max(total * low * (1.0 - slack), mass - mass_error)
-    bound, worst, widest = 0.0, 0.0, 0.0
+    bound = 0.0
     for c in range(last):
-        shift = tail.heavy * (tail.mean[c] - prior.centre[c]) + total * scratch.sums[c] / draws
-        shift /= tail.heavy + mass
-        reach = high * max(
-            abs(prior.high[c] - prior.centre[c]), abs(prior.low[c] - prior.centre[c])
-        )
-        variance = _variance(scratch.sums[c], scratch.squares[c], draws)
-        width = _width(prior, c, low, high)
-        off = total * (_deviation(variance, width, draws, log) + reach * slack)
-        off += abs(shift) * mass_error
-        if off >= bound:
-            bound, worst, widest = off, variance, width
+        shift = _shift(tail, total, means, centre, draws, c)
+        reach = high * max(abs(prior.high[c] - centre[c]), abs(prior.low[c] - centre[c]))
+        off = total * (_deviation(means, c, draws, log) + reach * slack)
+        bound = max(bound, off + abs(shift) * mass_error)
         # The exact output is in the values' range, so to go there is to come no further from it.
-        output[c] = min(max(prior.centre[c] + shift, prior.low[c]), prior.high[c])
-    return bound / least * (1.0 + 1e-9), mass, mass_error, worst, widest
+        output[c] = min(max(centre[c] + shift, prior.low[c]), prior.high[c])
+    return bound / least * (1.0 + 1e-9), mass, mass_error
 
 
 @part
@@ -367,7 +478,7 @@ def estimate(tail, prior, target, limit, state, query, keys, values, scale, scra
     target : float
         Bound that is wanted; positive.
     limit : int
-        Draws that are not worth it.
+        Draws that are too many.
     state : uint64
         Of `seeds`.
     query : float64 array, shape (head_dim,)
@@ -383,33 +494,28 @@ def estimate(tail, prior, target, limit, state, query, keys, values, scale, scra
     Estimate
     """
     _accumulate(tail.weights, scratch.cumulative)
-    total, means, widest = scratch.cumulative[-1], prior.centre.size + 1, 0.0
-    for c in range(prior.centre.size):
-        widest = max(widest, _width(prior, c, tail.low, tail.high))
+    total, means = scratch.cumulative[-1], scratch.means
     nothing = Estimate(False, 0, 0.0, 0.0, 0.0)
-    if limit < FEWEST or not total > 0.0:
+    if not (total > 0.0 and target > 0.0):
         return nothing
-    # Fewer draws than would do without any variance are not worth a look.
-    goal = target * (tail.heavy + total) / total
-    least = _needed(0.0, widest, goal, _log(prior.delta, _levels(FEWEST, limit), means))
-    if least > limit:
+    log, goal = _log(prior.delta, prior.centre.size + 1), target * (tail.heavy + total) / total
+    pilot = _pilot(_needed(_largest(prior.spread), prior.width, goal, log))
+    if pilot + FEWEST >= limit:
         return nothing
-    first = np.int64(max(np.float64(FEWEST), math.ceil(least)))
-    looks = _levels(first, limit)
-    log = _log(prior.delta, looks, means)
-    scratch.sums[:], scratch.squares[:] = 0.0, 0.0
-    done, look = 0, 0
-    while look < looks:
-        draws = _level(first, limit, look)
-        _draw(done, draws, state, tail, query, keys, values, scale, prior.centre, scratch)
-        done = draws
-        bound, mass, mass_error, worst, width = _certify(prior, tail, scratch, done, log, output)
+    _start(tail, prior, scratch)
+    _draw(0, pilot, state, tail, query, keys, values, scale, scratch)
+    _recentre(tail, prior, scratch, pilot)
+    needed = _choose_slopes(means, goal, log)
+    draws, looks = 0, math.ceil(EARLY * needed)
+    if pilot + needed >= limit:
+        return Estimate(False, pilot, 0.0, 0.0, 0.0)
+    _clear(means)
+    while pilot + looks < limit:
+        last = np.int64(looks)
+        _draw(pilot + draws, pilot + last, state, tail, query, keys, values, scale, scratch)
+        draws = last
+        bound, mass, mass_error = _certify(tail, prior, scratch, draws, log, output)
         if bound <= target:
-            return Estimate(True, done, bound, mass, mass_error)
-        per_unit = bound / _deviation(worst, width, done, log)
-        look += 1
-        while look < looks and target < per_unit * _deviation(
-            worst, width, _level(first, limit, look), log
-        ):
-            look += 1
-    return Estimate(False, done, 0.0, 0.0, 0.0)
+            return Estimate(True, pilot + draws, bound, mass, mass_error)
+        looks = math.ceil(looks * GROWTH)
+    return Estimate(False, pilot + draws, 0.0, 0.0, 0.0)
