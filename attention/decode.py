@@ -175,7 +175,18 @@ class Decoder:
         cut = self._cut(rule, visible, errors, rounding_unit(dtype))
         readings = make_readings(m, self._head.values.shape[1])
         if isinstance(rule, Sampled):
-            estimates = self._sample(rule, queries, visible, cut, rounding_unit(dtype), readings)
+            estimates = sampled.read(
+                self._head,
+                rule,
+                queries,
+                visible,
+                cut,
+                self.scale,
+                self._values,
+                rounding_unit(dtype),
+                readings,
+                self._parts(m),
+            )
             drift = sampled.drift(readings, estimates, errors)
             return self._attended(readings._replace(drift=drift), dtype, estimates)
         self._read(self._pieces(queries, cut), queries, visible, cut, readings)
@@ -319,37 +330,6 @@ class Decoder:
                 for a, b, c in pieces
             ]
         )
-
-    def _sample(
-        self,
-        rule: Sampled,
-        queries: np.ndarray,
-        visible: np.ndarray,
-        cut: Cut,
-        unit: float,
-        readings: Readings,
-    ) -> Estimates:
-        """Read by the cheaper of sampling and dropping, with every key looked at."""
-        aim = sampled.aim(rule, queries, self._head.values, self._values, visible, cut.errors, unit)
-        estimates = sampled.make_estimates(len(queries))
-        parallel.run(
-            [
-                lambda a=a, b=b: sampled.sampled_rows(
-                    self._head,
-                    aim.prior,
-                    queries[a:b],
-                    aim.states[a:b],
-                    visible[a:b],
-                    Cut(cut.kind, *(field[a:b] for field in cut[1:])),
-                    aim.targets[a:b],
-                    self.scale,
-                    Readings(*(field[a:b] for field in readings)),
-                    Estimates(*(field[a:b] for field in estimates)),
-                )
-                for a, b in self._parts(len(queries))
-            ]
-        )
-        return estimates
 
     def _read_short(
         self, queries: np.ndarray, visible: np.ndarray, cut: Cut, readings: Readings

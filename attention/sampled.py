@@ -11,13 +11,18 @@ from typing import NamedTuple
 
 import numpy as np
 
+from halfspace import parallel
 from halfspace.jit import kernel, part
 from halfspace.query import prepare
 from halfspace.tiles import TILE, used_lanes
 
 from . import bounds
+from .deviations import Means
+from .draws import seeds
 from .reading import (
     LARGEST_EXPONENT,
+    Cut,
+    Head,
     Readings,
     average_softmax,
     largest,
@@ -28,13 +33,11 @@ from .sampling import (
     AHEAD,
     HALF_BIN,
     MIDDLES,
-    Means,
     Prior,
     Scratch,
     Tail,
     choose_heavy,
     estimate,
-    seeds,
 )
 from .selection import (
     BINS,
@@ -76,7 +79,7 @@ class Aim(NamedTuple):
     """What a batch of queries of one head samples with."""
 
     prior: Prior
-    states: np.ndarray  # (m,) uint64, of `sampling.seeds`
+    states: np.ndarray  # (m,) uint64, of `draws.seeds`
     targets: np.ndarray  # (m,) bounds to be reached by sampling; not positive: not to be tried
 
 
@@ -157,7 +160,7 @@ def sampled_rows(head, prior, queries, states, lengths, cut, targets, scale, rea
     prior : Prior
     queries : float64 array, shape (m, head_dim)
     states : uint64 array, shape (m,)
-        Of `sampling.seeds`.
+        Of `draws.seeds`.
     lengths : int64 array, shape (m,)
         Visible keys: the first so many slots.
     cut : Cut
@@ -267,3 +270,38 @@ def sampled_rows(head, prior, queries, states, lengths, cut, targets, scale, rea
             keys, values, chosen[:size], queries[q], scale, spare[:size], outputs[q]
         )
         missing[q] = missed[end] * math.exp(min(LARGEST_EXPONENT, best - tops[q])) * (1.0 + 1e-9)
+
+
+def read(
+    head: Head,
+    rule: Sampled,
+    queries: np.ndarray,
+    visible: np.ndarray,
+    cut: Cut,
+    scale: float,
+    span: bounds.ValueRange,
+    unit: float,
+    readings: Readings,
+    pieces: list[tuple[int, int]],
+) -> Estimates:
+    """Fill `readings` for ranges of queries, side by side; arguments as of `aim`."""
+    goal = aim(rule, queries, head.values, span, visible, cut.errors, unit)
+    estimates = make_estimates(len(queries))
+    parallel.run(
+        [
+            lambda a=a, b=b: sampled_rows(
+                head,
+                goal.prior,
+                queries[a:b],
+                goal.states[a:b],
+                visible[a:b],
+                Cut(cut.kind, *(field[a:b] for field in cut[1:])),
+                goal.targets[a:b],
+                scale,
+                Readings(*(field[a:b] for field in readings)),
+                Estimates(*(field[a:b] for field in estimates)),
+            )
+            for a, b in pieces
+        ]
+    )
+    return estimates

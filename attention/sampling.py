@@ -17,42 +17,18 @@ multiply the first by its denominator and take off y (H + T) = H (m - a) + D' + 
 
     x - x' = ((D - D') - y (T - T')) / (H + T).                                     (1)
 
-So deviations of value_dim + 1 means of independent, bounded terms are all there is to bound. Let X
-be such a term, in an interval of width R that the values' range and low, high span; mu its mean, g
-in that interval and 0 < l < 1. As (ln(1 + z) - z) / z^2 increases in z, and with
-psi(l) = -ln(1 - l) - l, every x >= -1 has exp(l x - psi(l) x^2) <= 1 + l x (Fan, Grama and Liu
-2015). With x = (X - g) / R the mean of the right side is at most exp(l (mu - g) / R), so
-
-    exp(l (X - mu) / R - psi(l) (X - g)^2 / R^2)                                    (2)
-
-has a mean of 1 at most, and the products over the first N draws are a supermartingale. By Ville's
-inequality the chance that one of them, for any N, ever reaches 1 / p is at most p: where none does,
-the mean of N terms is below
-
-    mu + R (ln(1/p) + psi(l) sum (X - g)^2 / R^2) / (l N)                           (3)
-
-for all N at once, and -X has the other side. Hoeffding's lemma (1963) puts l^2 / 8 in place of
-psi(l) (X - g)^2 / R^2 in (2), which suits terms at the ends of their interval. This is the
-empirical Bernstein bound of Howard et al. (2021, https://arxiv.org/abs/1810.08240) and Waudby-Smith
-and Ramdas (2024, https://arxiv.org/abs/2010.09686) for an l that does not change. Its terms are
-those of Maurer and Pontil (2009, https://arxiv.org/abs/0907.3740), sqrt(2 V ln(1/p) / N) and
-R ln(1/p) / N, the latter with 2/3 in place of 7/3; and it may be looked at after any draw.
-
-a, g, l and which of the two to take have to be fixed before the draws they are used with. A first
-few draws, a pilot, choose them, and are not used again. With p = delta / (2 (value_dim + 1)) both
-sides of all means hold at once, and after every draw, with probability 1 - delta; so they hold
-wherever it is that sampling stops, and by (1) so does the bound on every coordinate. Further,
-|T - T'| is at most W (high - low), certainly. No distribution is assumed, nor that N is large.
+So deviations of value_dim + 1 means of independent terms are all there is to bound: of r, and of
+r (v - a) in each coordinate. They are in intervals that low, high and the values' range span, and
+`deviations.py` has finite-sample bounds for that, of the kind of Hoeffding (1963) and Maurer and
+Pontil (2009, https://arxiv.org/abs/0907.3740). With delta / (2 (value_dim + 1)) for each side, they
+hold at once and after every draw, with probability 1 - delta; then so does (1), for all
+coordinates, wherever it is that sampling stops. Further, |T - T'| is at most W (high - low),
+certainly. What has to be fixed before the draws that count (a, where the terms' means are guessed
+to be, the slopes) comes from a pilot: a few draws of its own, which are not used again.
 
 What is not as above, in floats:
 
-* The generator, splitmix64 of seed, query and number of the draw, stands for independent uniform
-  numbers on a grid of 2^-53: this the probability is over.
-* Keys are drawn by cumulative sums that are rounded. With t tiles and n slots, tiles' probabilities
-  are off by 2 t u in all (u = 2^-53), and each boundary between lanes by the grid, the rounding of
-  the point that is looked up, and up to 64 u of its tile: all probabilities by (4 n + 2 t + 8192) u
-  in all. W is off by (t + 72) u of itself, sums of N terms by (N + 8) u. So the means are off by
-  16 (n + N + 1024) u times the largest term, at most (`_slack`).
+* Keys are drawn, and sums are summed, with rounding: `draws.py` says what that moves the means by.
 * Weights are those of rounded scores; and so are the keys' that are read. `bounds.weight_drift` has
   that for all keys, with their whole mass.
 * Values are of a size whose squares neither overflow nor vanish beside the width of the range; the
@@ -66,8 +42,9 @@ import numpy as np
 
 from halfspace.jit import MARGIN_COVERED, REASSOCIATED, part
 from halfspace.prefetch import prefetch_row
-from halfspace.tiles import TILE
 
+from .deviations import Means, choose_slopes, clear, confidence, deviation, draws_needed
+from .draws import accumulate, find, slack, uniform
 from .selection import BINS, BINS_PER_NAT
 
 FEWEST = 64
@@ -87,9 +64,6 @@ EARLY = 0.85
 GROWTH = 1.05
 """Of the number of draws, from one look to the next."""
 
-STEEPEST = 0.9
-"""Largest l of (2) that is used."""
-
 AHEAD = 16
 """Draws whose rows are asked for before they are read."""
 
@@ -100,9 +74,6 @@ MIDDLES.flags.writeable = False
 
 HALF_BIN = 0.5 / BINS_PER_NAT + 1e-6
 """How far, in nats, a binned score can be from its proposal, which is a float32."""
-
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
-_FIRST, _SECOND = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 
 
 class Prior(NamedTuple):
@@ -127,16 +98,6 @@ class Tail(NamedTuple):
     mean: np.ndarray  # (value_dim,) float64, mean of their values
 
 
-class Means(NamedTuple):
-    """Of each coordinate's terms r (v - a), and last of r, (value_dim + 1,) float64 each."""
-
-    sums: np.ndarray  # of X - g
-    squares: np.ndarray  # of their squares
-    guesses: np.ndarray  # g
-    widths: np.ndarray  # R
-    slopes: np.ndarray  # l; negative where Hoeffding's bound is taken
-
-
 class Scratch(NamedTuple):
     """Room to work in, for t tiles."""
 
@@ -156,53 +117,7 @@ class Estimate(NamedTuple):
     mass_error: float  # bound on its error
 
 
-@np.errstate(over="ignore")
-def seeds(seed: int, queries: np.ndarray) -> np.ndarray:
-    """State of each query's generator, (m,) uint64, from the seed and the query's bytes."""
-    words = np.ascontiguousarray(queries, np.float64).view(np.uint64)
-    state = np.full(len(words), seed, np.uint64)
-    for j in range(words.shape[1]):
-        state = _mix((state ^ words[:, j]) + _GOLDEN)
-    return state
-
-
-def _mix(z):
-    """Finaliser of splitmix64."""
-    z = (z ^ (z >> np.uint64(30))) * _FIRST
-    z = (z ^ (z >> np.uint64(27))) * _SECOND
-    return z ^ (z >> np.uint64(31))
-
-
-_mixed = part(_mix)
-
-
-@part
-def _uniform(state, number):
-    """Draw `number` of a generator: one of the 2^53 multiples of 2^-53 in [0, 1)."""
-    word = _mixed(state + _GOLDEN * np.uint64(number + 1))
-    return np.float64(word >> np.uint64(11)) * 2.0**-53
-
-
 # How many draws
-
-
-@part
-def _log(delta, means):
-    """ln(1 / p)."""
-    return math.log(2.0 * means / delta)
-
-
-@part
-def _psi(slope):
-    return -math.log1p(-slope) - slope
-
-
-@part
-def _needed(deviation, width, goal, log):
-    """Draws, about, after which a mean is off by `goal` at most."""
-    a, b = deviation * math.sqrt(2.0 * log), 2.0 * width * log / 3.0
-    root = (a + math.sqrt(a * a + 4.0 * b * goal)) / (2.0 * goal)
-    return min(root * root, width * width * log / (2.0 * goal * goal))
 
 
 @part
@@ -240,7 +155,7 @@ def choose_heavy(counts, prior, target, limit):
     int
         The first bin of the tail; 0 if `limit` reads are not enough.
     """
-    log, spread = _log(prior.delta, prior.centre.size + 1), _largest(prior.spread)
+    log, spread = confidence(prior.delta, prior.centre.size + 1), _largest(prior.spread)
     total = 0.0
     for i in range(BINS - 1):
         total += counts[i] * np.float64(MIDDLES[i])
@@ -253,7 +168,7 @@ def choose_heavy(counts, prior, target, limit):
         share = (total - above) / total
         if read + FEWEST_PILOT + FEWEST >= best or share <= 1e-12:
             break
-        draws = max(np.float64(FEWEST), _needed(spread, prior.width, target / share, log))
+        draws = max(np.float64(FEWEST), draws_needed(spread, prior.width, target / share, log))
         draws += _pilot(draws)
         if read + draws < best:
             best, cut = read + draws, i + 1
@@ -261,48 +176,6 @@ def choose_heavy(counts, prior, target, limit):
 
 
 # Draws
-
-
-@part(flags=REASSOCIATED)
-def _tile_sum(weights, tile):
-    total = 0.0
-    for lane in range(TILE):
-        total += np.float64(weights[tile * TILE + lane])
-    return total
-
-
-@part
-def _accumulate(weights, cumulative):
-    """Sums of `weights` up to the end of each tile."""
-    total = 0.0
-    for t in range(cumulative.size):
-        total += _tile_sum(weights, t)
-        cumulative[t] = total
-
-
-@part
-def _find(weights, cumulative, uniform):
-    """Slot in which a point of [0, 1) falls, where each has its share of the weights."""
-    # Below the last sum, as uniform <= 1 - 2^-53: there is a tile, and its weights are not all 0.
-    point = uniform * cumulative[-1]
-    first, last = 0, cumulative.size - 1
-    while first < last:
-        middle = (first + last) // 2
-        if cumulative[middle] > point:
-            last = middle
-        else:
-            first = middle + 1
-    if first:
-        point -= cumulative[first - 1]
-    found = 0
-    for slot in range(first * TILE, first * TILE + TILE):
-        weight = np.float64(weights[slot])
-        if weight > 0.0:
-            found = slot
-            point -= weight
-            if point < 0.0:
-                break
-    return found
 
 
 @part(flags=REASSOCIATED)
@@ -333,7 +206,7 @@ def _draw(first, last, state, tail, query, keys, values, scale, scratch):
     for start in range(first, last, AHEAD):
         size = min(AHEAD, last - start)
         for i in range(size):
-            slots[i] = _find(tail.weights, scratch.cumulative, _uniform(state, start + i))
+            slots[i] = find(tail.weights, scratch.cumulative, uniform(state, start + i))
             prefetch_row(keys, slots[i])
             prefetch_row(values, slots[i])
         for i in range(size):
@@ -343,27 +216,6 @@ def _draw(first, last, state, tail, query, keys, values, scale, scratch):
 
 
 # Bounds
-
-
-@part
-def _slack(slots, draws):
-    """How far rounding moves a mean, in units of its largest term."""
-    return 2.0**-49 * (slots + draws + 1024)
-
-
-@part
-def _deviation(means, c, draws, log):
-    """(3): how far mean c of so many draws may be off."""
-    width, slope = means.widths[c], means.slopes[c]
-    if not width > 0.0:
-        return 0.0
-    if slope < 0.0:
-        penalty = draws * slope * slope / 8.0
-    else:
-        # Sums of squares are rounded.
-        squares = means.squares[c] * (1.0 + 2.0**-49 * (draws + 8))
-        penalty = _psi(slope) * squares / width / width
-    return width * (log + penalty) / (abs(slope) * draws) * (1.0 + 1e-12)
 
 
 @part
@@ -378,11 +230,6 @@ def _fill_widths(prior, centre, low, high, widths):
 
 
 @part
-def _clear(means):
-    means.sums[:], means.squares[:] = 0.0, 0.0
-
-
-@part
 def _start(tail, prior, scratch):
     """Centre and guesses of a pilot."""
     means, last = scratch.means, scratch.centre.size
@@ -390,7 +237,7 @@ def _start(tail, prior, scratch):
         scratch.centre[c], means.guesses[c] = prior.centre[c], 0.0
     means.guesses[last] = 1.0
     _fill_widths(prior, scratch.centre, tail.low, tail.high, means.widths)
-    _clear(means)
+    clear(means)
 
 
 @part
@@ -424,43 +271,20 @@ def _recentre(tail, prior, scratch, draws):
 
 
 @part
-def _choose_slopes(means, goal, log):
-    """Choose l and the bound of every mean, by the variances in the squares.
-
-    Returns the number of draws after which all of them are expected to be off by `goal` at most.
-    """
-    last, needed = means.widths.size - 1, np.float64(FEWEST)
-    for c in range(last):
-        if means.widths[c] > 0.0:
-            deviation = math.sqrt(means.squares[c])
-            needed = max(needed, _needed(deviation, means.widths[c], goal, log))
-    for c in range(last + 1):
-        if not means.widths[c] > 0.0:
-            continue
-        variance = means.squares[c] / means.widths[c] / means.widths[c]
-        steep = math.sqrt(2.0 * log / needed / max(variance, 1e-12))
-        steep = min(STEEPEST, steep / (1.0 + 2.0 * steep / 3.0))
-        flat = math.sqrt(8.0 * log / needed)
-        bernstein = (log / needed + variance * _psi(steep)) / steep
-        means.slopes[c] = steep if bernstein < flat / 4.0 else -flat
-    return needed
-
-
-@part
 def _certify(tail, prior, scratch, draws, log, output):
     """Estimate of the output with its bound, and of the mass with its own."""
     means, centre, last = scratch.means, scratch.centre, scratch.centre.size
     low, high, total = tail.low, tail.high, scratch.cumulative[-1]
-    slack = _slack(tail.weights.size, draws)
+    rounding = slack(tail.weights.size, draws)
     mass = total * (means.guesses[last] + means.sums[last] / draws)
-    off = min(high - low, _deviation(means, last, draws, log))
-    mass_error = total * (off + high * slack) * (1.0 + 1e-12)
-    least = tail.heavy + max(total * low * (1.0 - slack), mass - mass_error)
+    off = min(high - low, deviation(means, last, draws, log))
+    mass_error = total * (off + high * rounding) * (1.0 + 1e-12)
+    least = tail.heavy + max(total * low * (1.0 - rounding), mass - mass_error)
     bound = 0.0
     for c in range(last):
         shift = _shift(tail, total, means, centre, draws, c)
         reach = high * max(abs(prior.high[c] - centre[c]), abs(prior.low[c] - centre[c]))
-        off = total * (_deviation(means, c, draws, log) + reach * slack)
+        off = total * (deviation(means, c, draws, log) + reach * rounding)
         bound = max(bound, off + abs(shift) * mass_error)
         # The exact output is in the values' range, so to go there is to come no further from it.
         output[c] = min(max(centre[c] + shift, prior.low[c]), prior.high[c])
@@ -480,7 +304,7 @@ def estimate(tail, prior, target, limit, state, query, keys, values, scale, scra
     limit : int
         Draws that are too many.
     state : uint64
-        Of `seeds`.
+        Of `draws.seeds`.
     query : float64 array, shape (head_dim,)
     keys, values : arrays, shapes (n, head_dim) and (n, value_dim)
         By slot.
@@ -493,23 +317,25 @@ def estimate(tail, prior, target, limit, state, query, keys, values, scale, scra
     -------
     Estimate
     """
-    _accumulate(tail.weights, scratch.cumulative)
+    accumulate(tail.weights, scratch.cumulative)
     total, means = scratch.cumulative[-1], scratch.means
     nothing = Estimate(False, 0, 0.0, 0.0, 0.0)
     if not (total > 0.0 and target > 0.0):
         return nothing
-    log, goal = _log(prior.delta, prior.centre.size + 1), target * (tail.heavy + total) / total
-    pilot = _pilot(_needed(_largest(prior.spread), prior.width, goal, log))
+    log = confidence(prior.delta, prior.centre.size + 1)
+    # Of the means of terms, for the output to be within `target`.
+    goal = target * (tail.heavy + total) / total
+    pilot = _pilot(draws_needed(_largest(prior.spread), prior.width, goal, log))
     if pilot + FEWEST >= limit:
         return nothing
     _start(tail, prior, scratch)
     _draw(0, pilot, state, tail, query, keys, values, scale, scratch)
     _recentre(tail, prior, scratch, pilot)
-    needed = _choose_slopes(means, goal, log)
+    needed = choose_slopes(means, goal, log, FEWEST)
     draws, looks = 0, math.ceil(EARLY * needed)
     if pilot + needed >= limit:
         return Estimate(False, pilot, 0.0, 0.0, 0.0)
-    _clear(means)
+    clear(means)
     while pilot + looks < limit:
         last = np.int64(looks)
         _draw(pilot + draws, pilot + last, state, tail, query, keys, values, scale, scratch)
