@@ -26,7 +26,8 @@ _FIRST, _SECOND = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 def seeds(seed: int, queries: np.ndarray) -> np.ndarray:
     """State of each query's generator, (m,) uint64, from the seed and the query's bytes."""
     words = np.ascontiguousarray(queries, np.float64).view(np.uint64)
-    state = np.full(len(words), seed, np.uint64)
+    # Mixed first, or else neighbouring seeds would meet in neighbouring queries.
+    state = _mix(np.full(len(words), seed, np.uint64) + _GOLDEN)
     for j in range(words.shape[1]):
         state = _mix((state ^ words[:, j]) + _GOLDEN)
     return state
