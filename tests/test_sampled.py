@@ -30,7 +30,7 @@ from .attention_strategies import errors, heads, largest, output_dtypes
 from .sizes import JIT, TILE, examples
 from .strategies import rngs
 
-N = 4_000 if JIT else 1_000
+N = 4_000
 QUERIES = 2_500 if JIT else 8
 REPEATS = 4 if JIT else 1
 UNLIKELY = 1e-9
