@@ -1,22 +1,24 @@
 """Independent draws of keys, each with its share of given weights.
 
 Draw number j of a query uses number j of a generator that starts from a seed and the query itself,
-so it is the same whatever else is asked. The sums of the weights up to each tile are searched for
-the number, then the tile is walked.
+so it is the same whatever else is asked. The sums of the weights up to each run of 8 slots are
+searched for the number, then the run is walked.
 
 * The generator, splitmix64 of seed, query and number of the draw, stands for independent uniform
   numbers on a grid of 2^-53: this the probability is over.
-* Keys are drawn by cumulative sums that are rounded. With t tiles and n slots, tiles' probabilities
-  are off by 2 t u in all (u = 2^-53), and each boundary between lanes by the grid, the rounding of
-  the point that is looked up, and up to 64 u of its tile: all probabilities by (4 n + 2 t + 8192) u
-  in all. W is off by (t + 72) u of itself, sums of N terms by (N + 8) u. So the means are off by
-  16 (n + N + 1024) u times the largest term, at most.
+* Keys are drawn by cumulative sums that are rounded. With n slots and u = 2^-53, runs'
+  probabilities are off by n u / 4 in all, and each boundary between slots by the grid, the rounding
+  of the point that is looked up, and up to 8 u of its run: all probabilities by (5 n + 64) u in
+  all. The sum of all weights is off by (n / 8 + 16) u of itself, sums of N terms by (N + 8) u. So
+  means are off by 16 (n + N + 1024) u times the largest term, at most.
 """
 
 import numpy as np
 
 from halfspace.jit import REASSOCIATED, part
-from halfspace.tiles import TILE
+
+RUN = 8
+"""Slots whose weights are summed up before they are searched."""
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _FIRST, _SECOND = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
@@ -51,38 +53,37 @@ def uniform(state, number):
 
 
 @part(flags=REASSOCIATED)
-def _tile_sum(weights, tile):
+def _run_sum(weights, first):
     total = 0.0
-    for lane in range(TILE):
-        total += np.float64(weights[tile * TILE + lane])
+    for slot in range(first, first + RUN):
+        total += np.float64(weights[slot])
     return total
 
 
 @part
 def accumulate(weights, cumulative):
-    """Sums of `weights` up to the end of each tile."""
+    """Sums of `weights` up to the end of each run."""
     total = 0.0
-    for t in range(cumulative.size):
-        total += _tile_sum(weights, t)
-        cumulative[t] = total
+    for i in range(cumulative.size):
+        total += _run_sum(weights, i * RUN)
+        cumulative[i] = total
 
 
 @part
 def find(weights, cumulative, uniform):
     """Slot in which a point of [0, 1) falls, where each has its share of the weights."""
-    # Below the last sum, as uniform <= 1 - 2^-53: there is a tile, and its weights are not all 0.
+    # Below the last sum, as uniform <= 1 - 2^-53: there is a run, and its weights are not all 0.
     point = uniform * cumulative[-1]
-    first, last = 0, cumulative.size - 1
-    while first < last:
-        middle = (first + last) // 2
-        if cumulative[middle] > point:
-            last = middle
-        else:
-            first = middle + 1
+    first, size = 0, cumulative.size
+    while size > 1:
+        # By arithmetic, as no one can tell which half it will be.
+        half = size // 2
+        first += half * (cumulative[first + half - 1] <= point)
+        size -= half
     if first:
         point -= cumulative[first - 1]
     found = 0
-    for slot in range(first * TILE, first * TILE + TILE):
+    for slot in range(first * RUN, first * RUN + RUN):
         weight = np.float64(weights[slot])
         if weight > 0.0:
             found = slot

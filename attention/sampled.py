@@ -18,7 +18,7 @@ from halfspace.tiles import TILE, used_lanes
 
 from . import bounds
 from .deviations import Means
-from .draws import seeds
+from .draws import RUN, seeds
 from .reading import (
     LARGEST_EXPONENT,
     Cut,
@@ -183,7 +183,7 @@ def sampled_rows(head, prior, queries, states, lengths, cut, targets, scale, rea
     chosen, places = np.empty(room * TILE + 1, np.int64), np.empty(room * TILE, np.int64)
     spare, counts = np.empty(room * TILE), np.empty(BINS + 1, np.int64)
     kept, missed = np.empty(BINS + 1), np.empty(BINS + 1)
-    weights, cumulative = np.empty(room * TILE, np.float32), np.empty(room)
+    weights, cumulative = np.empty(room * TILE, np.float32), np.empty(room * TILE // RUN)
     slots, output, widest = np.empty(AHEAD, np.int64), np.empty(value_dim), 0.0
     room_of_means = np.empty((5, value_dim + 1))
     means = Means(
@@ -252,7 +252,7 @@ def sampled_rows(head, prior, queries, states, lengths, cut, targets, scale, rea
                 keys,
                 values,
                 scale,
-                Scratch(cumulative[:used], slots, means, centre),
+                Scratch(cumulative[: used * TILE // RUN], slots, means, centre),
                 output,
             )
             draws = got.draws

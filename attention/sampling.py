@@ -90,7 +90,7 @@ class Prior(NamedTuple):
 class Tail(NamedTuple):
     """Keys that may be drawn, for one query, and what goes with them. Masses are in one unit."""
 
-    weights: np.ndarray  # (64 t,) float32 proposals by slot, 0 for slots that are not in the tail
+    weights: np.ndarray  # (slots,) float32 proposals by slot, 0 for slots that are not in the tail
     low: float  # of weight / proposal, certified
     high: float
     unit: float  # logarithm of the unit of masses and proposals
@@ -99,9 +99,9 @@ class Tail(NamedTuple):
 
 
 class Scratch(NamedTuple):
-    """Room to work in, for t tiles."""
+    """Room to work in."""
 
-    cumulative: np.ndarray  # (t,) float64
+    cumulative: np.ndarray  # (slots / RUN,) float64
     slots: np.ndarray  # (AHEAD,) int64
     means: Means
     centre: np.ndarray  # (value_dim,) float64, of the terms

@@ -23,7 +23,7 @@ from attention import (
     softmax_attention,
 )
 from attention import sampled as sampled_module
-from attention.draws import accumulate, find, seeds, uniform
+from attention.draws import RUN, accumulate, find, seeds, uniform
 
 from .attention_oracle import EPS, EXTENDED, assert_certified
 from .attention_strategies import errors, heads, largest, output_dtypes
@@ -150,7 +150,7 @@ def _drawn(weights, cumulative, state, slots):
 def drawn(weights, count, seed=0):
     slots, state = np.empty(count, np.int64), seeds(seed, np.zeros((1, 1)))[0]
     with np.errstate(over="ignore"):
-        _drawn(weights, np.empty(weights.size // TILE), state, slots)
+        _drawn(weights, np.empty(weights.size // RUN), state, slots)
     return slots
 
 
