@@ -52,6 +52,13 @@ from .selection import (
 WIDEST_RATIO = 0.75
 """Proposals that may be further off than this, in nats, are not worth a draw."""
 
+PRICE = 2.0
+"""Keys that are read in order while one is drawn.
+
+Measured: 2.4 of 128 dimensions, 9 of 32. Times are much the same for any price from 1 to 6, and the
+least of these reads the fewest keys.
+"""
+
 SQUARED = 1e120
 """Widths of values from 1 / this to this can be squared, and so can what matters beside them."""
 
@@ -124,7 +131,7 @@ def _prior(values: np.ndarray, span: bounds.ValueRange, delta: float) -> Prior:
     centre, spread = np.zeros(values.shape[1]), np.zeros(values.shape[1])
     if len(some):
         centre, spread = some.mean(axis=0), some.std(axis=0)
-    return Prior(span.low, span.high, centre, spread, span.width, float(delta))
+    return Prior(span.low, span.high, centre, spread, span.width, float(delta), PRICE)
 
 
 def drift(readings: Readings, estimates: Estimates, errors: np.ndarray) -> np.ndarray:
@@ -246,7 +253,7 @@ def sampled_rows(head, prior, queries, states, lengths, cut, targets, scale, rea
                 ),
                 prior,
                 targets[q] - left,
-                drops - size,
+                np.int64((drops - size) / prior.price),
                 states[q],
                 queries[q],
                 keys,

@@ -85,6 +85,7 @@ class Prior(NamedTuple):
     spread: np.ndarray  # (value_dim,) standard deviation of each coordinate, as a guess
     width: float  # largest of high - low
     delta: float  # probability that a bound of a query may be broken with
+    price: float  # keys that are read in order while one is drawn
 
 
 class Tail(NamedTuple):
@@ -136,7 +137,7 @@ def _largest(array):
 
 @part
 def choose_heavy(counts, prior, target, limit):
-    """Bins to read before the rest is sampled, so that the fewest reads in all are expected.
+    """Bins to read before the rest is sampled, so that this is expected to take the least time.
 
     Heavy keys would be drawn more than once; all light ones are too many to read.
 
@@ -148,12 +149,12 @@ def choose_heavy(counts, prior, target, limit):
     target : float
         Bound that is wanted; positive.
     limit : int
-        Reads that are too many.
+        Reads that take as long as is allowed.
 
     Returns
     -------
     int
-        The first bin of the tail; 0 if `limit` reads are not enough.
+        The first bin of the tail; 0 if `limit` is not enough.
     """
     log, spread = confidence(prior.delta, prior.centre.size + 1), _largest(prior.spread)
     total = 0.0
@@ -166,12 +167,12 @@ def choose_heavy(counts, prior, target, limit):
         read += counts[i]
         above += counts[i] * np.float64(MIDDLES[i])
         share = (total - above) / total
-        if read + FEWEST_PILOT + FEWEST >= best or share <= 1e-12:
+        if read + prior.price * (FEWEST_PILOT + FEWEST) >= best or share <= 1e-12:
             break
         draws = max(np.float64(FEWEST), draws_needed(spread, prior.width, target / share, log))
-        draws += _pilot(draws)
-        if read + draws < best:
-            best, cut = read + draws, i + 1
+        time = read + prior.price * (draws + _pilot(draws))
+        if time < best:
+            best, cut = time, i + 1
     return cut
 
 
