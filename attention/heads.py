@@ -46,7 +46,8 @@ def softmax_attention(
     -------
     Attended
         output (..., heads, length, value_dim) in the promoted dtype of the inputs; lse, bound and
-        reported (..., heads, length). For every coordinate ``|output - exact| <= bound``.
+        reported (..., heads, length). For every coordinate ``|output - exact| <= bound``; with
+        `Sampled`, where rows are `sampled`, with probability 1 - delta.
 
     Raises
     ------

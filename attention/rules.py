@@ -129,8 +129,8 @@ class Sampled:
 
     For heads whose weights are spread over many keys. The bound on the output of a query holds with
     probability 1 - delta at least, for all coordinates at once, by finite-sample inequalities.
-    Where dropping, as `Error` does, reads fewer keys than sampling would, that is done; those rows,
-    for which `Attended.sampled` is false, have bounds that are certain.
+    Where dropping, as `Error` does, is expected to take less time than sampling, that is done;
+    those rows, for which `Attended.sampled` is false, have bounds that are certain.
 
     Parameters
     ----------
@@ -147,7 +147,10 @@ class Sampled:
     Notes
     -----
     Draws depend on seed and query only, so the same query draws alike each time it is asked, and
-    bounds of equal queries may fail together.
+    bounds of equal queries may fail together. A seed must not be chosen for what it answers.
+
+    `Attended.reported` counts heavy keys and draws. The method, and its proof, are in the
+    docstrings of `attention.sampling` and `attention.deviations`.
 
     Examples
     --------

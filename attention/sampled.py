@@ -1,9 +1,9 @@
 """Softmax attention by sampling where that reads less: heavy keys exactly, the tail as estimated.
 
 For every query a scan gives filter scores and their histogram. It says how many keys dropping would
-read, and how many, roughly, reading a few and sampling the rest (`sampling.py`). The cheaper one is
-done; if sampling does not get there, dropping is. Keys in the last bin, below exp(-44) of the best,
-are never drawn: they are missed, as with any other rule.
+read, and how many, roughly, reading a few and sampling the rest (`sampling.py`). What takes less
+time is done; if sampling does not get there, dropping is. Keys in the last bin, below exp(-44) of
+the best, are never drawn: they are missed, as with any other rule.
 """
 
 import math

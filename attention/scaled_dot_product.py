@@ -105,8 +105,9 @@ def scaled_dot_product_attention(
 
     ``Error(eps)`` holds against real arithmetic on the given arrays, before a result of 16 bits is
     rounded to its dtype, wherever float64 can tell: where rounding alone may exceed eps, all keys
-    are read, and only `softmax_attention` says what was reached. Where biases are added, keys that
-    are 800 nats below the best of a row, whatever the query, count as masked.
+    are read, and only `softmax_attention` says what was reached. So does ``Sampled(eps, delta)``,
+    for each row with probability 1 - delta at least. Where biases are added, keys that are 800 nats
+    below the best of a row, whatever the query, count as masked.
 
     O(S E) a head for an index, and what the rule has read; O(L S (E + Ev)) for the rows that are
     read in full, in blocks of some 30 MB.
