@@ -9,7 +9,7 @@ from . import bounds, dense
 from .attended import Attended, merge
 from .decode import Decoder
 from .heads import relu_attention, softmax_attention
-from .rules import Error, Mass, Threshold, TopR
+from .rules import Error, Mass, Sampled, Threshold, TopR
 from .scaled_dot_product import scaled_dot_product_attention
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "Decoder",
     "Error",
     "Mass",
+    "Sampled",
     "Threshold",
     "TopR",
     "bounds",

@@ -8,6 +8,7 @@ from scipy.special import expit
 
 from . import bounds
 from .reading import Readings
+from .sampled import ROUNDED, Estimates, make_estimates
 
 
 class _Fields(NamedTuple):
@@ -20,7 +21,7 @@ class _Fields(NamedTuple):
 class Attended(_Fields):
     """Attention outputs and how far they can be from the exact ones.
 
-    A named tuple of four arrays, with one more attribute for those who merge partial results.
+    A named tuple of four arrays, with two more attributes.
 
     Attributes
     ----------
@@ -31,14 +32,20 @@ class Attended(_Fields):
         max(0, score - threshold)^power for ReLU. ``-inf`` where nothing was read.
     bound : ndarray of float64, shape (..., length)
         For every coordinate, ``|output - exact| <= bound``, where exact is real arithmetic on the
-        given arrays. Rounding is included.
+        given arrays. Rounding is included. Certain, but where `sampled`: with probability 1 - delta
+        there.
     reported : ndarray of int64, shape (..., length)
-        Keys that were read.
+        Keys that were read; drawn ones count as often as they were drawn.
     lse_bound : ndarray of float64, shape (..., length)
         ``|lse - exact| <= lse_bound``; infinite where nothing was read and something was missed.
+        For those who merge partial results. Where `sampled`, it holds whenever `bound` does.
+    sampled : ndarray of bool, shape (..., length)
+        Rows that rest on a sample, as `Sampled` may have it: `bound` and `lse_bound` hold with its
+        probability. In merged ones, failures of the parts add up.
     """
 
     lse_bound: np.ndarray
+    sampled: np.ndarray
 
     def __new__(
         cls,
@@ -47,14 +54,20 @@ class Attended(_Fields):
         bound: np.ndarray,
         reported: np.ndarray,
         lse_bound: np.ndarray | None = None,
+        sampled: np.ndarray | None = None,
     ) -> "Attended":
-        """Without `lse_bound` nothing is known of the exact logarithm: it is infinite."""
+        """Without `lse_bound` nothing is known of the exact logarithm: it is infinite.
+
+        Without `sampled` no row is.
+        """
         self = super().__new__(cls, output, lse, bound, reported)
         self.lse_bound = np.full(np.shape(lse), np.inf) if lse_bound is None else lse_bound
+        self.sampled = np.zeros(np.shape(lse), np.bool_) if sampled is None else sampled
         return self
 
     def _replace(self, **fields: np.ndarray) -> "Attended":
-        return Attended(**(self._asdict() | {"lse_bound": self.lse_bound} | fields))
+        more = {"lse_bound": self.lse_bound, "sampled": self.sampled}
+        return Attended(**(self._asdict() | more | fields))
 
     @classmethod
     def _make(cls, fields: Iterable[np.ndarray]) -> "Attended":
@@ -68,13 +81,27 @@ def cast_with_bound(output: np.ndarray, dtype: np.dtype) -> tuple[np.ndarray, np
     return cast, error.max(axis=-1, initial=0.0)
 
 
-def certified(readings: Readings, values: bounds.ValueRange, dtype: np.dtype) -> Attended:
-    """Certify what was read of values in a range, for an output of such dtype."""
+def certified(
+    readings: Readings,
+    values: bounds.ValueRange,
+    dtype: np.dtype,
+    estimates: Estimates | None = None,
+) -> Attended:
+    """Certify what was read of values in a range, and estimated, for an output of such dtype."""
     mass, drift, read = readings.mass, readings.drift, readings.reported
-    drift_share = np.divide(drift, mass, out=np.ones_like(mass), where=mass > drift)
-    share = bounds.missed_share(mass, readings.missed, drift)
-    bound = bounds.output_bound(readings.output, share, drift_share, read, values)
-    lse_bound = bounds.lse_bound(readings.top, mass, share, drift_share)
+    estimates = make_estimates(len(mass)) if estimates is None else estimates
+    drift_share = _drift_share(drift, mass)
+    moved = drift + estimates.mass_error
+    share = bounds.missed_share(mass, readings.missed, moved)
+    bound = bounds.output_bound(
+        readings.output,
+        share,
+        drift_share,
+        read + np.where(estimates.sampled, ROUNDED, 0),
+        values,
+        estimates.bound,
+    )
+    lse_bound = bounds.lse_bound(readings.top, mass, share, _drift_share(moved, mass))
     # Nothing was read: zero is exact only if there was nothing that may have weight.
     nothing = read == 0
     bound[nothing] = np.where(readings.looked > 0, values.size, 0.0)[nothing]
@@ -82,7 +109,12 @@ def certified(readings: Readings, values: bounds.ValueRange, dtype: np.dtype) ->
     output, rounding = cast_with_bound(readings.output, dtype)
     with np.errstate(divide="ignore"):
         lse = readings.top + np.log(mass)
-    return Attended(output, lse, bound + rounding, read, lse_bound)
+    return Attended(output, lse, bound + rounding, read, lse_bound, estimates.sampled)
+
+
+def _drift_share(drift: np.ndarray, mass: np.ndarray) -> np.ndarray:
+    """Of the mass, 1 where that is not certain."""
+    return np.divide(drift, mass, out=np.ones_like(mass), where=mass > drift)
 
 
 def _ends(part: Attended) -> tuple[np.ndarray, np.ndarray]:
@@ -182,4 +214,4 @@ def merge(a: Attended, b: Attended) -> Attended:
         ) + 2.0**-48 * (1.0 + np.abs(lse))
     empty = np.isneginf(a_high) & np.isneginf(b_high)
     lse_bound = np.where(empty, 0.0, np.where(np.isnan(lse_bound), np.inf, lse_bound))
-    return Attended(output, lse, bound, a.reported + b.reported, lse_bound)
+    return Attended(output, lse, bound, a.reported + b.reported, lse_bound, a.sampled | b.sampled)

@@ -194,6 +194,7 @@ def output_bound(
     drift_share: np.ndarray,
     read: np.ndarray,
     values: ValueRange,
+    estimated: np.ndarray | float = 0.0,
 ) -> np.ndarray:
     """Certificate of computed means: (1) + (2) + summation, before rounding to the output's dtype.
 
@@ -208,6 +209,8 @@ def output_bound(
     read : ndarray, shape (m,)
         Number of keys read; where 0, the output is zero.
     values : ValueRange
+    estimated : ndarray, shape (m,), optional
+        Bound on how far the output is from the mean it estimates.
 
     Returns
     -------
@@ -215,7 +218,7 @@ def output_bound(
     """
     reach = _furthest(output, values).max(axis=1, initial=0.0)
     largest = np.maximum(reach, np.abs(output).max(axis=1, initial=0.0))
-    rounding = rounding_bound(drift_share, read, values)
+    rounding = rounding_bound(drift_share, read, values) + estimated
     bound = np.where(drift_share < 1.0, share * (reach + rounding) + rounding, largest)
     return bound * (1.0 + 1e-12) + 2.0**-1074
 

@@ -16,6 +16,9 @@ from .exponential import LEAST_POWER_SINGLE, power_of_two
 NOWHERE = np.int32(-(2**30))
 """In place of a product: codes say nothing of the key, or the query does not see it."""
 
+MOST_PRODUCT = np.int32(2**31 - 1)
+"""Beyond any product."""
+
 FURTHEST = 2**29
 """Bars are within."""
 
@@ -25,6 +28,9 @@ GUESS_BINS = 44 * BINS_PER_NAT
 
 SUM_ERROR = 1e-4
 """Covers what float32 rounds of the weights and sums of `mass_below`."""
+
+LEAST_DRAWN = np.float32(-60.0)
+"""Keys whose weights are below this power of two of the best are not worth a draw."""
 
 EDGES = np.exp(-np.arange(GUESS_BINS + 1) / BINS_PER_NAT)
 EDGES.flags.writeable = False
@@ -71,6 +77,23 @@ def mass_below(row, bar, at, step):
     return total
 
 
+@part(flags=REASSOCIATED)
+def _tile_weights(row, bar, at, step, weights):
+    none = np.float32(0.0)
+    for i in range(TILE):
+        power = max(np.float32(np.int32(row[i] - at)) * step, LEAST_POWER_SINGLE)
+        weight = power_of_two(power)
+        weights[i] = weight if row[i] < bar and power >= LEAST_DRAWN else none
+
+
+@part
+def fill_weights(row, bar, at, step, weights):
+    """2^((p - at) step) by slot, for products p < bar <= at; 0 elsewhere and below 2^LEAST_DRAWN."""
+    for start in range(0, row.size, TILE):
+        end = start + TILE
+        _tile_weights(row[start:end], bar, at, step, weights[start:end])
+
+
 @part
 def _has_any(row, bar, upto):
     found = np.int32(0)
@@ -92,17 +115,21 @@ def collect(row, bar, upto, chosen, size):
 
 
 @part
-def _fill_places(row, at, step, places):
-    last, none = np.float32(GUESS_BINS), np.float32(0.0)
+def _fill_places(row, at, step, last, places):
+    none = np.float32(0.0)
     for i in range(TILE):
         places[i] = np.int32(min(max(np.float32(np.int32(at - row[i])) * step, none), last))
 
 
 @part
 def sample_histogram(row, at, step, stride, places, counts):
-    """Counts of every `stride`-th tile's products by distance below `at`, `step` bins a product."""
+    """Counts of every `stride`-th tile's products by distance below `at`, `step` bins a product.
+
+    The last bin is open below.
+    """
+    last = np.float32(counts.size - 1)
     counts[:] = 0
     for start in range(0, row.size, stride * TILE):
-        _fill_places(row[start : start + TILE], at, step, places)
+        _fill_places(row[start : start + TILE], at, step, last, places)
         for i in range(TILE):
             counts[places[i]] += 1

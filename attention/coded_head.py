@@ -23,7 +23,9 @@ from halfspace.integer_dot import BLOCK, ROW
 from halfspace.tiles import TILE, arrays_of, frozen, line_zeros
 
 from .coded_reading import Aims, CodedKeys, aim_queries, coded_relu, coded_rows, fill_products
+from .coded_sampling import coded_sampled_rows
 from .reading import Cut, Readings
+from .sampled import Aim, Estimates, make_estimates
 
 BITS = 8
 
@@ -111,6 +113,11 @@ class CodedHead:
     def grows(self) -> bool:
         """Whether keys may follow."""
         return not self._whole
+
+    @property
+    def values(self) -> NDArray:
+        """Values there are."""
+        return self._values[: self._count]
 
     def rows(self) -> tuple[NDArray, NDArray]:
         """Keys and values there are, as views."""
@@ -204,10 +211,7 @@ class CodedHead:
         """Fill `readings` of softmax attention for queries (m, head_dim), float64."""
         head, m = self._arrays(), len(queries)
         aims = aim_queries(head, queries)
-        if m == 1:
-            filled = self._products_of_one(head, aims)
-            coded_rows(head, aims, queries, visible, cut, scale, filled, readings)
-            return
+        filled = self._products_of_one(head, aims) if m == 1 else np.empty((0, 0), np.int32)
 
         def part(a: int, b: int) -> None:
             some = Readings(*(field[a:b] for field in readings))
@@ -218,11 +222,44 @@ class CodedHead:
                 visible[a:b],
                 cut.of(slice(a, b)),
                 scale,
-                np.empty((0, 0), np.int32),
+                filled,
                 some,
             )
 
         parallel.run([lambda a=a, b=b: part(a, b) for a, b in self._parts(m)])
+
+    def sampled(
+        self,
+        goal: Aim,
+        queries: NDArray,
+        visible: NDArray,
+        cut: Cut,
+        scale: float,
+        readings: Readings,
+    ) -> Estimates:
+        """Fill `readings` by sampling or dropping, whichever reads less."""
+        head, m, estimates = self._arrays(), len(queries), make_estimates(len(queries))
+        aims = aim_queries(head, queries)
+        filled = self._products_of_one(head, aims) if m == 1 else np.empty((0, 0), np.int32)
+
+        def part(a: int, b: int) -> None:
+            coded_sampled_rows(
+                head,
+                _of(aims, a, b),
+                goal.prior,
+                queries[a:b],
+                goal.states[a:b],
+                visible[a:b],
+                cut.of(slice(a, b)),
+                goal.targets[a:b],
+                scale,
+                filled,
+                Readings(*(field[a:b] for field in readings)),
+                Estimates(*(field[a:b] for field in estimates)),
+            )
+
+        parallel.run([lambda a=a, b=b: part(a, b) for a, b in self._parts(m)])
+        return estimates
 
     def relu(
         self,

@@ -31,6 +31,7 @@ from .code_bounds import (
     EDGES,
     FURTHEST,
     GUESS_BINS,
+    MOST_PRODUCT,
     NOWHERE,
     SUM_ERROR,
     collect,
@@ -47,9 +48,6 @@ AHEAD = 12
 
 SURE = 1.0 + 1e-9
 """Covers the rounding of sums and exponentials of masses."""
-
-MOST_PRODUCT = np.int32(2**31 - 1)
-"""Beyond any product."""
 
 LEAST_SAMPLE, MOST_STRIDE = 32, 16
 """Tiles that a histogram is made of at least, and of which one in how many at least."""
@@ -76,7 +74,7 @@ class Aims(NamedTuple):
     """Queries in the terms of the codes."""
 
     weights: np.ndarray  # (whole blocks, room) int8
-    bounds: np.ndarray  # (m, 2) float64: constant and unit, <q, k> <= constant + unit * product
+    bounds: np.ndarray  # (m, 3) float64: constant, unit, gap of `aim_at_codes`
 
 
 class Scratch(NamedTuple):
@@ -101,7 +99,7 @@ class Read(NamedTuple):
     mass: float  # of what was read, in units of exp(top); 0 where no average was taken yet
 
 
-class _View(NamedTuple):
+class View(NamedTuple):
     """What codes say of one query's keys."""
 
     level: float  # L, in nats
@@ -120,7 +118,7 @@ def aim_queries(head, queries):
     m, d = queries.shape
     width = room_of(head.leading.codes.shape[1], head.leading.bits)
     weights = np.zeros((-(-m // BLOCK) * BLOCK, width), np.int8)
-    bounds, scratch = np.empty((m, 2)), np.empty((3, d))
+    bounds, scratch = np.empty((m, 3)), np.empty((3, d))
     for q in range(m):
         bounds[q] = aim_at_codes(
             head.basis, head.leading, queries[q], head.reach, scratch, weights[q]
@@ -129,7 +127,7 @@ def aim_queries(head, queries):
 
 
 @part
-def _fill_products(codes, always, weights, q, count, first, last, out):
+def fill_tiles(codes, always, weights, q, count, first, last, out):
     """Products of tiles first … last - 1 with `count` queries from q on; those not coded, any."""
     for t in range(first, last):
         if always[t] != _ALL:
@@ -139,11 +137,11 @@ def _fill_products(codes, always, weights, q, count, first, last, out):
 @kernel
 def fill_products(head, weights, q, count, first, last, out):
     """Products of tiles first … last - 1 with 1 or `BLOCK` queries from q on, (count, slots)."""
-    _fill_products(head.leading.codes, head.always, weights, q, count, first, last, out)
+    fill_tiles(head.leading.codes, head.always, weights, q, count, first, last, out)
 
 
 @part
-def _list_uncoded(always, length, row, chosen):
+def list_uncoded(always, length, row, chosen):
     """Slots of visible keys that have no code; they and what is not visible go NOWHERE."""
     size, tiles = 0, (length + TILE - 1) // TILE
     for t in range(tiles):
@@ -161,7 +159,7 @@ def _list_uncoded(always, length, row, chosen):
 
 
 @part
-def _score(keys, query, scale, chosen, first, last, scores):
+def score_chosen(keys, query, scale, chosen, first, last, scores):
     """Scores in float64, in nats, of chosen keys first … last - 1."""
     fours = first + (last - first) // 4 * 4
     for i in range(first, fours, 4):
@@ -185,7 +183,7 @@ def _sum_weights(scratch, first, last, level):
 
 
 @part
-def _look(head, query, scale, bounds, error, row, level, scratch):
+def look(head, query, scale, bounds, error, row, level, scratch):
     """Level and histogram of a query's coded keys; `level` is that of keys without a code."""
     best = highest(row)
     constant, unit = scale * bounds[0], scale * bounds[1]
@@ -198,11 +196,11 @@ def _look(head, query, scale, bounds, error, row, level, scratch):
     per_bin = np.float32(min(unit * BINS_PER_NAT, 1e30))
     sample_histogram(row, at, per_bin, stride, scratch.bins, scratch.counts)
     ratio = math.exp(min(level - constant - unit * np.float64(row[best]), 0.0))
-    return _View(level, at, constant, unit, step, widen, stride, ratio)
+    return View(level, at, constant, unit, step, widen, stride, ratio)
 
 
 @part
-def _bar(view, nats):
+def bar_below(view, nats):
     """Least product of keys whose bound is at most so many nats below L, never above `at`."""
     return np.int32(max(np.float64(view.at) - max(nats / view.unit, 0.0) - 1.0, NOWHERE + 1.0))
 
@@ -225,7 +223,7 @@ def _below(counts, first):
 
 
 @part
-def _guess(view, counts, share, first, mass, per_count):
+def guess_place(view, counts, share, first, mass, per_count):
     """First bin from `first` on that may be missed for a share of the mass; GUESS_BINS for none.
 
     `mass` is that of the bins before; each key counted stands for `per_count`.
@@ -243,10 +241,10 @@ def _guess(view, counts, share, first, mass, per_count):
 def _lower(head, query, scale, row, place, bar, size, view, scratch):
     """Read what is down to bin `place` and below the present bar; the new bar, and keys read."""
     lowest = NOWHERE + np.int32(1)
-    new = lowest if place >= GUESS_BINS else _bar(view, place / BINS_PER_NAT)
+    new = lowest if place >= GUESS_BINS else bar_below(view, place / BINS_PER_NAT)
     new = min(new, bar)
     more = collect(row, new, bar, scratch.chosen, size)
-    _score(head.keys, query, scale, scratch.chosen, size, more, scratch.scores)
+    score_chosen(head.keys, query, scale, scratch.chosen, size, more, scratch.scores)
     return new, more
 
 
@@ -260,7 +258,7 @@ def _furthest(output, low, high):
 
 
 @part
-def _average(values, scratch, size, output):
+def average(values, scratch, size, output):
     """Fill the softmax-weighted mean of the chosen values; the top score and the mass."""
     scores, weights, chosen = scratch.scores[:size], scratch.weights[:size], scratch.chosen[:size]
     top, mass = largest(scores), 0.0
@@ -277,7 +275,7 @@ def _average(values, scratch, size, output):
 
 
 @part
-def _read_share(head, query, scale, cut, q, row, size, view, scratch, output):
+def read_share(head, query, scale, cut, q, row, size, view, scratch, output):
     """Read until the share missed is what the rule allows.
 
     With `cut.left` it is an error that is allowed, and the share rests on where the output is.
@@ -291,7 +289,7 @@ def _read_share(head, query, scale, cut, q, row, size, view, scratch, output):
     while True:
         place = max(
             place + 1,
-            _guess(view, scratch.counts, wanted, max(place, 0), max(mass, 1.0), per_count),
+            guess_place(view, scratch.counts, wanted, max(place, 0), max(mass, 1.0), per_count),
         )
         before = size
         bar, size = _lower(head, query, scale, row, place, bar, size, view, scratch)
@@ -303,7 +301,7 @@ def _read_share(head, query, scale, cut, q, row, size, view, scratch, output):
             continue
         if not left > 0.0 or missed == 0.0:
             return Read(size, missed, view.level, -np.inf, 0.0)
-        top, total = _average(head.values, scratch, size, output)
+        top, total = average(head.values, scratch, size, output)
         allowed = max(share, left / (_furthest(output, cut.low, cut.high) + slack))
         if missed <= allowed * (mass + missed):
             return Read(size, missed, view.level, top, total)
@@ -392,16 +390,16 @@ def _keep_inside(keys, normal, offset, scale, error, level, size, scratch):
 def _read(head, query, scale, cut, q, bounds, length, row, scratch, output):
     """Read for one query what its cut asks for."""
     error, kind = cut.errors[q], cut.kind
-    size = _list_uncoded(head.always, length, row, scratch.chosen)
-    _score(head.keys, query, scale, scratch.chosen, 0, size, scratch.scores)
+    size = list_uncoded(head.always, length, row, scratch.chosen)
+    score_chosen(head.keys, query, scale, scratch.chosen, 0, size, scratch.scores)
     level, missed, left, coded = largest(scratch.scores[:size]), 0.0, 0.0, size < length
-    view = _View(level, np.int32(0), 0.0, 1.0, np.float32(1.0), 1.0, 1, 1.0)
+    view = View(level, np.int32(0), 0.0, 1.0, np.float32(1.0), 1.0, 1, 1.0)
     if coded:
-        view = _look(head, query, scale, bounds, error, row, level, scratch)
+        view = look(head, query, scale, bounds, error, row, level, scratch)
         level = view.level
     if kind == SHARE:
         if coded:
-            return _read_share(head, query, scale, cut, q, row, size, view, scratch, output)
+            return read_share(head, query, scale, cut, q, row, size, view, scratch, output)
         return Read(size, 0.0, level, -np.inf, 0.0)
     bar = NOWHERE + np.int32(1)
     if kind == TOP_R:
@@ -411,9 +409,9 @@ def _read(head, query, scale, cut, q, bounds, length, row, scratch, output):
         size, left = _keep_best(rank, level, size, scratch)
     else:
         if coded:
-            bar = _bar(view, level - scale * cut.offsets[q])
+            bar = bar_below(view, level - scale * cut.offsets[q])
             before, size = size, collect(row, bar, MOST_PRODUCT, scratch.chosen, size)
-            _score(head.keys, query, scale, scratch.chosen, before, size, scratch.scores)
+            score_chosen(head.keys, query, scale, scratch.chosen, before, size, scratch.scores)
         size, left = _keep_inside(
             head.keys, query, cut.offsets[q], scale, error, level, size, scratch
         )
@@ -421,6 +419,34 @@ def _read(head, query, scale, cut, q, bounds, length, row, scratch, output):
         missed = _missed(view, row, bar)
     missed = (missed + left * math.exp(min(error, LARGEST_EXPONENT))) * SURE
     return Read(size, missed, level, -np.inf, 0.0)
+
+
+@kernel
+def make_scratch(slots):
+    """Room for one query after another over so many slots."""
+    return Scratch(
+        np.empty(slots + 1, np.int64),
+        np.empty(slots),
+        np.empty(slots),
+        np.empty(slots, np.int64),
+        np.empty(GUESS_BINS + 1, np.int64),
+        np.empty(TILE, np.int32),
+        np.zeros(LIMBS, np.int64),
+    )
+
+
+@part
+def take(got, head, q, length, scratch, readings):
+    """Enter what was read for query q."""
+    size, top, mass = got.size, got.top, got.mass
+    readings.looked[q], readings.reported[q], readings.missed[q] = length, size, got.missed
+    if size:
+        if not mass > 0.0:
+            top, mass = average(head.values, scratch, size, readings.output[q])
+        readings.top[q], readings.mass[q] = top, mass
+        # From units of exp(level) to units of exp(top).
+        moved = math.exp(min(got.level - top, LARGEST_EXPONENT))
+        readings.missed[q] = got.missed * moved * SURE if got.missed else 0.0
 
 
 @kernel
@@ -443,22 +469,14 @@ def coded_rows(head, aims, queries, lengths, cut, scale, filled, readings):
         Filled.
     """
     codes, slots, m = head.leading.codes, head.keys.shape[0], queries.shape[0]
-    scratch = Scratch(
-        np.empty(slots + 1, np.int64),
-        np.empty(slots),
-        np.empty(slots),
-        np.empty(slots, np.int64),
-        np.empty(GUESS_BINS + 1, np.int64),
-        np.empty(TILE, np.int32),
-        np.zeros(LIMBS, np.int64),
-    )
+    scratch = make_scratch(slots)
     block = BLOCK if m > 1 else 1
     rows = filled if filled.size else np.empty((block, slots), np.int32)
     for first in range(0, m, block):
         last = min(first + block, m)
         if not filled.size:
             tiles = (np.max(lengths[first:last]) + TILE - 1) // TILE
-            _fill_products(codes, head.always, aims.weights, first, block, 0, tiles, rows)
+            fill_tiles(codes, head.always, aims.weights, first, block, 0, tiles, rows)
         for q in range(first, last):
             length = lengths[q]
             if not length:
@@ -467,16 +485,7 @@ def coded_rows(head, aims, queries, lengths, cut, scale, filled, readings):
             got = _read(
                 head, queries[q], scale, cut, q, aims.bounds[q], length, row, scratch, output
             )
-            size, top, mass = got.size, got.top, got.mass
-            readings.looked[q], readings.reported[q] = length, size
-            readings.missed[q] = got.missed
-            if size:
-                if not mass > 0.0:
-                    top, mass = _average(head.values, scratch, size, output)
-                readings.top[q], readings.mass[q] = top, mass
-                # From units of exp(level) to units of exp(top).
-                moved = math.exp(min(got.level - top, LARGEST_EXPONENT))
-                readings.missed[q] = got.missed * moved * SURE if got.missed else 0.0
+            take(got, head, q, length, scratch, readings)
 
 
 @kernel
@@ -500,13 +509,13 @@ def coded_relu(head, aims, queries, lengths, offsets, errors, scale, threshold, 
     for first in range(0, m, BLOCK):
         last = min(first + BLOCK, m)
         tiles = (np.max(lengths[first:last]) + TILE - 1) // TILE
-        _fill_products(codes, head.always, aims.weights, first, BLOCK, 0, tiles, rows)
+        fill_tiles(codes, head.always, aims.weights, first, BLOCK, 0, tiles, rows)
         for q in range(first, last):
             row = rows[q - first, : (lengths[q] + TILE - 1) // TILE * TILE]
-            size = _list_uncoded(head.always, lengths[q], row, chosen)
+            size = list_uncoded(head.always, lengths[q], row, chosen)
             bar = bar_of(aims.bounds[q, 0], aims.bounds[q, 1], offsets[q])
             size = collect(row, max(bar, NOWHERE + np.int32(1)), MOST_PRODUCT, chosen, size)
-            _score(head.keys, queries[q], scale, chosen, 0, size, scores)
+            score_chosen(head.keys, queries[q], scale, chosen, 0, size, scores)
             average_relu(
                 head.values, chosen[:size], scores[:size], threshold, power, errors[q], q, readings
             )

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, DTypeLike
 from halfspace.inputs import as_points
 from halfspace.tiles import frozen
 
-from . import bounds
+from . import bounds, sampled
 from .attended import Attended, certified
 from .coded_head import CodedHead
 from .cuts import cut_of
@@ -28,7 +28,7 @@ from .inputs import (
     rounding_unit,
 )
 from .reading import make_readings
-from .rules import Rule
+from .rules import Rule, Sampled
 
 TREE_DIMENSIONS = 12
 """Above this a tree's bounds straddle nearly every plane on keys without structure."""
@@ -193,7 +193,7 @@ class Decoder:
         ----------
         query : array_like, shape (m, head_dim)
             Finite.
-        rule : TopR, Threshold, Mass or Error
+        rule : TopR, Threshold, Mass, Error or Sampled
         lengths : ndarray of int64, shape (m,), optional
             Each query sees only so many first keys; needs an index that keeps their order ("scan").
         dtype : dtype, optional
@@ -217,6 +217,12 @@ class Decoder:
         errors = bounds.score_error(norms, self._key_norm, self.scale, self.dim)
         cut = cut_of(rule, visible, errors, rounding_unit(dtype), self._values, self.scale)
         readings = make_readings(m, self.value_dim)
+        if isinstance(rule, Sampled):
+            values, unit = self._head.values, rounding_unit(dtype)
+            goal = sampled.aim(rule, queries, values, self._values, visible, errors, unit)
+            estimates = self._head.sampled(goal, queries, visible, cut, self.scale, readings)
+            drift = sampled.drift(readings, estimates, errors)
+            return certified(readings._replace(drift=drift), self._values, dtype, estimates)
         self._head.softmax(queries, visible, cut, self.scale, readings)
         drift = bounds.weight_drift(readings.mass, errors, readings.reported)
         return certified(readings._replace(drift=drift), self._values, dtype)

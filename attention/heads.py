@@ -35,7 +35,7 @@ def softmax_attention(
     key : array_like, shape (..., kv_heads, n, head_dim)
     value : array_like, shape (..., kv_heads, n, value_dim)
         Finite floats; `heads` a multiple of `kv_heads`. Two axes stand for a single head.
-    rule : TopR, Threshold, Mass or Error, optional
+    rule : TopR, Threshold, Mass, Error or Sampled, optional
         When a row has read enough; ``Error(1e-3)`` if not given.
     scale : float, optional
         Of scores; 1 / sqrt(head_dim) if not given. Positive.
@@ -46,7 +46,8 @@ def softmax_attention(
     -------
     Attended
         output (..., heads, length, value_dim) in the promoted dtype of the inputs; lse, bound and
-        reported (..., heads, length). For every coordinate ``|output - exact| <= bound``.
+        reported (..., heads, length). For every coordinate ``|output - exact| <= bound``; with
+        `Sampled`, where rows are `sampled`, with probability 1 - delta.
 
     Raises
     ------
@@ -157,14 +158,14 @@ def _attend(
     shape = (len(keys), group * length)
     outputs = np.zeros((*shape, value.shape[-1]), dtype)
     lse, bound, lse_bound = np.full(shape, -np.inf), np.zeros(shape), np.zeros(shape)
-    reported = np.zeros(shape, np.int64)
+    reported, sampled = np.zeros(shape, np.int64), np.zeros(shape, np.bool_)
     for h in range(len(keys)):
         decoder = Decoder(keys[h], values[h], scale=scale, structure=structure)
         got = attend(decoder, groups[h], lengths, dtype)
         outputs[h], lse[h], bound[h], reported[h] = got
-        lse_bound[h] = got.lse_bound
+        lse_bound[h], sampled[h] = got.lse_bound, got.sampled
     rows = query.shape[:-1]
     return Attended(
         outputs.reshape(*rows, value.shape[-1]),
-        *(field.reshape(rows) for field in (lse, bound, reported, lse_bound)),
+        *(field.reshape(rows) for field in (lse, bound, reported, lse_bound, sampled)),
     )

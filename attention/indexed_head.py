@@ -13,6 +13,7 @@ from halfspace.tiles import TILE, arrays_of, frozen
 
 from . import bounds, selection
 from .reading import Candidates, Cut, Head, Readings, make_readings, relu_rows, softmax_rows
+from .sampled import Aim, Estimates, make_estimates, sampled_rows
 
 KEY_NANOSECONDS = 2.0
 """Rough cost of looking at one key, to decide whether threads pay."""
@@ -64,6 +65,11 @@ class IndexedHead:
             frozen(array)
 
     @property
+    def values(self) -> np.ndarray:
+        """Values by slot."""
+        return self._head.values
+
+    @property
     def dim(self) -> int:
         """head_dim."""
         return self.index.dim
@@ -85,6 +91,40 @@ class IndexedHead:
         self._read(self._pieces(queries, cut, scale), queries, visible, cut, scale, readings)
         if not self.keeps_order:
             self._read_short(queries, visible, cut, scale, readings)
+
+    def sampled(
+        self,
+        goal: Aim,
+        queries: np.ndarray,
+        visible: np.ndarray,
+        cut: Cut,
+        scale: float,
+        readings: Readings,
+    ) -> Estimates:
+        """Fill `readings` by sampling or dropping, whichever reads less; all keys are looked at."""
+        estimates = make_estimates(len(queries))
+        parallel.run(
+            [
+                lambda a=a, b=b: sampled_rows(
+                    self._head,
+                    goal.prior,
+                    queries[a:b],
+                    goal.states[a:b],
+                    visible[a:b],
+                    cut.of(slice(a, b)),
+                    goal.targets[a:b],
+                    scale,
+                    Readings(*(field[a:b] for field in readings)),
+                    Estimates(*(field[a:b] for field in estimates)),
+                )
+                for a, b in self._parts(len(queries))
+            ]
+        )
+        return estimates
+
+    def _parts(self, m: int) -> list[tuple[int, int]]:
+        """Ranges of m queries that look at every key."""
+        return parallel.parts(m, KEY_NANOSECONDS * len(self))
 
     def relu(
         self,
@@ -166,8 +206,7 @@ class IndexedHead:
     ) -> list[tuple[int, int, Candidates]]:
         """Ranges of queries with their candidates, for softmax."""
         if not len(self.index.nodes.first):
-            nanoseconds = KEY_NANOSECONDS * len(self)
-            return [(a, b, _every_key()) for a, b in parallel.parts(len(queries), nanoseconds)]
+            return [(a, b, _every_key()) for a, b in self._parts(len(queries))]
         if not len(queries):
             return []
         return self._covered(queries, self._least_offsets(queries, cut, scale), scale)

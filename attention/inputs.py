@@ -72,7 +72,7 @@ def check_lengths(lengths: ArrayLike, m: int, n: int) -> np.ndarray:
 def check_rule(rule: object) -> None:
     """Check that `rule` is one."""
     if not isinstance(rule, Rule):
-        raise TypeError(f"rule: expected TopR, Threshold, Mass or Error, got {rule!r}")
+        raise TypeError(f"rule: expected TopR, Threshold, Mass, Error or Sampled, got {rule!r}")
 
 
 def check_values(values: np.ndarray) -> None:

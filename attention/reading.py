@@ -194,6 +194,23 @@ def _score_keys(keys, tiles, lanes, query, scale, scores):
             scores[i * TILE + lane] = scale * dot(query, keys, slot) if listed else -np.inf
 
 
+@part
+def score_lanes(
+    data, keys, tiles, lanes, row, query, narrow, widest, scale, rounding, lane_scores, scores
+):
+    """Scores, in nats, of the listed lanes, ``-inf`` elsewhere; returns a bound on their error.
+
+    By the filter, for keys of norm <= `widest`; in float64, off by `rounding`, if that is coarse.
+    """
+    unit = scale / query.factors[0] / query.factors[1]
+    error = unit * (query.relative * widest + query.absolute)
+    if error < COARSEST_ERROR:
+        _score_tiles(data, tiles, lanes, narrow, unit, lane_scores, scores)
+        return error
+    _score_keys(keys, tiles, lanes, row, scale, scores)
+    return rounding
+
+
 @part(flags=NO_NAN)
 def largest(scores):
     """Largest score; ``-inf`` for none."""
@@ -216,7 +233,7 @@ def _drop_outside(data, norms, tiles, lanes, queries, q, narrow, query, lane_sco
 
 
 @part
-def _average_softmax(keys, values, slots, query, scale, weights, output):
+def average_softmax(keys, values, slots, query, scale, weights, output):
     """Softmax-weighted mean of the chosen values; returns the top score and the mass."""
     for i in range(slots.size):
         weights[i] = scale * dot(query, keys, slots[i])
@@ -269,14 +286,21 @@ def softmax_rows(head, candidates, queries, lengths, cut, scale, readings):
             continue
         looked[q] = lengths[q]
         query = prepare(queries[q], offsets[q], True, narrow)
-        unit = scale / query.factors[0] / query.factors[1]
-        error = unit * (query.relative * widest + query.absolute)
         found, listed, mine = scores[: used * TILE], lanes[:used], tiles[:used]
-        if error < COARSEST_ERROR:
-            _score_tiles(data, mine, listed, narrow, unit, lane_scores, found)
-        else:
-            error = errors[q]
-            _score_keys(keys, mine, listed, queries[q], scale, found)
+        error = score_lanes(
+            data,
+            keys,
+            mine,
+            listed,
+            queries[q],
+            query,
+            narrow,
+            widest,
+            scale,
+            errors[q],
+            lane_scores,
+            found,
+        )
         best, binned = largest(found), bins[: used * TILE]
         fill_bins(found, best, binned)
         counts[:] = 0
@@ -300,7 +324,7 @@ def softmax_rows(head, candidates, queries, lengths, cut, scale, readings):
         size = select_keys(found, binned, mine, end, extra, spare, places, chosen)
         reported[q], missing[q] = size, left
         if size:
-            tops[q], masses[q] = _average_softmax(
+            tops[q], masses[q] = average_softmax(
                 keys, values, chosen[:size], queries[q], scale, spare[:size], outputs[q]
             )
             # From units of exp(best) to units of exp(top).

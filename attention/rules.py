@@ -123,4 +123,64 @@ class Error:
         check_number(self.eps, "eps", 0.0, math.inf)
 
 
-Rule = TopR | Threshold | Mass | Error
+@dataclass(frozen=True)
+class Sampled:
+    """Read heavy keys and a sample of the rest: within eps of the exact output, probably.
+
+    For heads whose weights are spread over many keys. The bound on the output of a query holds with
+    probability 1 - delta at least, for all coordinates at once, by finite-sample inequalities.
+    Where dropping, as `Error` does, is expected to take less time than sampling, that is done;
+    those rows, for which `Attended.sampled` is false, have bounds that are certain.
+
+    Parameters
+    ----------
+    eps : float
+        Largest error of any coordinate, in the units of the values; at least 0. Where rounding
+        alone exceeds it, all keys are read and the bound says what was reached.
+    delta : float
+        Largest probability, over the draws, that the bound of a query does not hold; between 0 and
+        1, neither included.
+    seed : int
+        Of the draws, 0 … 2^64 - 1. Together with the query's numbers it determines them: an answer
+        does not depend on other queries, or on the number of threads.
+
+    Notes
+    -----
+    Draws depend on seed and query only, so the same query draws alike each time it is asked, and
+    bounds of equal queries may fail together. A seed must not be chosen for what it answers.
+
+    `Attended.reported` counts heavy keys and draws. The method, and its proof, are in the
+    docstrings of `attention.sampling` and `attention.deviations`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from attention import Decoder, Error, Sampled
+    >>> rng = np.random.default_rng(0)
+    >>> keys, values = rng.standard_normal((20_000, 16)), rng.uniform(-1, 1, (20_000, 4))
+    >>> decoder = Decoder(keys, values)
+    >>> got = decoder.softmax(rng.standard_normal((3, 16)), Sampled(0.05, 1e-3))
+    >>> bool(got.sampled.all()), bool((got.bound <= 0.05).all()), bool((got.reported < 5000).all())
+    (True, True, True)
+    """
+
+    eps: float = 0.05
+    delta: float = 1e-3
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_number(self.eps, "eps", 0.0, math.inf)
+        check_number(self.delta, "delta", 0.0, 1.0)
+        if not 0.0 < float(self.delta) < 1.0:
+            raise ValueError(f"delta: expected a number between 0 and 1, got {self.delta}")
+        try:
+            value = None if isinstance(self.seed, bool) else operator.index(self.seed)
+        except TypeError:
+            value = None
+        if value is None:
+            raise TypeError(f"seed: expected an integer, got {type(self.seed).__name__}")
+        if not 0 <= value < 2**64:
+            raise ValueError(f"seed: expected 0 … 2^64 - 1, got {value}")
+
+
+Rule = TopR | Threshold | Mass | Error | Sampled

@@ -18,7 +18,7 @@ from .decode import Decoder
 from .heads import softmax_attention
 from .inputs import check_rule
 from .masks import Kept, distinct, kept, with_bias
-from .rules import Error, Rule
+from .rules import Error, Rule, Sampled
 from .sdpa_inputs import Inputs, check_any_scale, check_inputs, check_options
 
 DEFAULT_RULE = Error(1e-3)
@@ -75,7 +75,7 @@ def scaled_dot_product_attention(
         Of scores, finite; 1 / sqrt(E) if not given.
     enable_gqa : bool, optional
         Query head h, of axis -3, reads key head h // (Hq / Hk), and likewise for values.
-    rule : TopR, Threshold, Mass or Error, optional
+    rule : TopR, Threshold, Mass, Error or Sampled, optional
         When a row has read enough. Keyword only.
 
     Returns
@@ -99,14 +99,15 @@ def scaled_dot_product_attention(
     -----
     What a mask leaves is indexed once for all rows of a head that share it; masks that are runs of
     keys (padding, causal masks of any offset) need no index of their own, and a bias is one more
-    coordinate of the keys. With `Error`, where fewer than 256 rows share a mask, they are read in
-    full instead, in float64: their error is that of rounding. Any other rule gets what it asks for
-    of every row, which takes an index a row where each has a mask of its own.
+    coordinate of the keys. With `Error` or `Sampled`, where fewer than 256 rows share a mask, they
+    are read in full instead, in float64: their error is that of rounding. Any other rule gets what
+    it asks for of every row, which takes an index a row where each has a mask of its own.
 
     ``Error(eps)`` holds against real arithmetic on the given arrays, before a result of 16 bits is
     rounded to its dtype, wherever float64 can tell: where rounding alone may exceed eps, all keys
-    are read, and only `softmax_attention` says what was reached. Where biases are added, keys that
-    are 800 nats below the best of a row, whatever the query, count as masked.
+    are read, and only `softmax_attention` says what was reached. So does ``Sampled(eps, delta)``,
+    for each row with probability 1 - delta at least. Where biases are added, keys that are 800 nats
+    below the best of a row, whatever the query, count as masked.
 
     O(S E) a head for an index, and what the rule has read; O(L S (E + Ev)) for the rows that are
     read in full, in blocks of some 30 MB.
@@ -168,7 +169,7 @@ def _fill(result: np.ndarray, inputs: Inputs, scale: float, rule: Rule, causal: 
 def _masked(queries: np.ndarray, head: _Head, masks: np.ndarray, pattern: np.ndarray) -> np.ndarray:
     """Attend with queries (m, head_dim) that each have a row of `masks`; (m, value_dim)."""
     output = np.zeros((len(queries), head.value.shape[1]), head.value.dtype)
-    least = SHARED_ROWS if isinstance(head.rule, Error) else 1
+    least = SHARED_ROWS if isinstance(head.rule, Error | Sampled) else 1
     reach = _reach(queries, head)
     runs, rest = defaultdict(list), []
     for p, rows in _by_pattern(pattern):

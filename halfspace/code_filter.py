@@ -196,9 +196,9 @@ def aim_at_codes(basis, leading, normal, reach, scratch, weights):
 
     Returns
     -------
-    constant, g : float
-        ``<normal, x> <= constant + g * product`` for every point that is not marked in `always`;
-        infinite, and 1, where nothing can be said.
+    constant, g, gap : float
+        ``constant + g * product - gap <= <normal, x> <= constant + g * product`` for every point
+        that is not marked in `always`; infinite, 1, infinite, where nothing can be said.
     """
     scaled, projected, spare = scratch[0], scratch[1], scratch[2]
     base, size, norm = _project(basis, normal, (1.0, 1.0), scaled, projected)
@@ -206,7 +206,28 @@ def aim_at_codes(basis, leading, normal, reach, scratch, weights):
     constant, terms, unit = _aim_leading(
         leading, False, projected, base, size, lost, spare, weights
     )
-    return constant + _slack(normal.size, terms, reach), unit
+    slack = _slack(normal.size, terms, reach)
+    gap = _gap(leading, projected, unit) + 2.0 * (lost + slack)
+    return constant + slack, unit, gap if constant < np.inf else np.inf
+
+
+@part
+def _gap(leading, projected, unit):
+    """How far a point may be below the bound of its codes, but for rounding."""
+    steps, p = leading.steps, leading.steps.low.size
+    squares, rest = 0.0, 0.0
+    for j in range(p):
+        squares += (projected[j] * steps.step[j]) ** 2
+    for j in range(p, projected.size):
+        rest += projected[j] * projected[j]
+    # Codes of the query are off by half a unit, those of the ladders by one.
+    off, most = 0.5 * unit * math.sqrt(p), leading.residual.most
+    by_residual = _root_above(squares) * (leading.residual.first + most * leading.residual.step)
+    by_rest = _root_above(rest) * (leading.rest.first + most * leading.rest.step)
+    gap = 2.0 * (by_residual + off * leading.spread)
+    if p < projected.size:
+        gap += 2.0 * by_rest + unit * most
+    return (gap + unit * most) * (1.0 + 1e-6)
 
 
 @part

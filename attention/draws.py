@@ -1,0 +1,99 @@
+"""Independent draws of keys, each with its share of given weights.
+
+Draw number j of a query uses number j of a generator that starts from a seed and the query itself,
+so it is the same whatever else is asked. The sums of the weights up to each run of 8 slots are
+searched for the number, then the run is walked.
+
+* The generator, splitmix64 of seed, query and number of the draw, stands for independent uniform
+  numbers on a grid of 2^-53: this the probability is over.
+* Keys are drawn by cumulative sums that are rounded. With n slots and u = 2^-53, runs'
+  probabilities are off by n u / 4 in all, and each boundary between slots by the grid, the rounding
+  of the point that is looked up, and up to 8 u of its run: all probabilities by (5 n + 64) u in
+  all. The sum of all weights is off by (n / 8 + 16) u of itself, sums of N terms by (N + 8) u. So
+  means are off by 16 (n + N + 1024) u times the largest term, at most.
+"""
+
+import numpy as np
+
+from halfspace.jit import REASSOCIATED, part
+
+RUN = 8
+"""Slots whose weights are summed up before they are searched."""
+
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+_FIRST, _SECOND = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
+
+
+@np.errstate(over="ignore")
+def seeds(seed: int, queries: np.ndarray) -> np.ndarray:
+    """State of each query's generator, (m,) uint64, from the seed and the query's bytes."""
+    words = np.ascontiguousarray(queries, np.float64).view(np.uint64)
+    # Mixed first, or else neighbouring seeds would meet in neighbouring queries.
+    state = _mix(np.full(len(words), seed, np.uint64) + _GOLDEN)
+    for j in range(words.shape[1]):
+        state = _mix((state ^ words[:, j]) + _GOLDEN)
+    return state
+
+
+def _mix(z):
+    """Finaliser of splitmix64."""
+    z = (z ^ (z >> np.uint64(30))) * _FIRST
+    z = (z ^ (z >> np.uint64(27))) * _SECOND
+    return z ^ (z >> np.uint64(31))
+
+
+_mixed = part(_mix)
+
+
+@part
+def uniform(state, number):
+    """Draw `number` of a generator: one of the 2^53 multiples of 2^-53 in [0, 1)."""
+    word = _mixed(state + _GOLDEN * np.uint64(number + 1))
+    return np.float64(word >> np.uint64(11)) * 2.0**-53
+
+
+@part(flags=REASSOCIATED)
+def _run_sum(weights, first):
+    total = 0.0
+    for slot in range(first, first + RUN):
+        total += np.float64(weights[slot])
+    return total
+
+
+@part
+def accumulate(weights, cumulative):
+    """Sums of `weights` up to the end of each run."""
+    total = 0.0
+    for i in range(cumulative.size):
+        total += _run_sum(weights, i * RUN)
+        cumulative[i] = total
+
+
+@part
+def find(weights, cumulative, uniform):
+    """Slot in which a point of [0, 1) falls, where each has its share of the weights."""
+    # Below the last sum, as uniform <= 1 - 2^-53: there is a run, and its weights are not all 0.
+    point = uniform * cumulative[-1]
+    first, size = 0, cumulative.size
+    while size > 1:
+        # By arithmetic, as no one can tell which half it will be.
+        half = size // 2
+        first += half * (cumulative[first + half - 1] <= point)
+        size -= half
+    if first:
+        point -= cumulative[first - 1]
+    found = 0
+    for slot in range(first * RUN, first * RUN + RUN):
+        weight = np.float64(weights[slot])
+        if weight > 0.0:
+            found = slot
+            point -= weight
+            if point < 0.0:
+                break
+    return found
+
+
+@part
+def slack(slots, draws):
+    """How far rounding moves a mean, in units of its largest term."""
+    return 2.0**-49 * (slots + draws + 1024)
