@@ -88,7 +88,7 @@ def _tile_weights(row, bar, at, step, weights):
 
 @part
 def fill_weights(row, bar, at, step, weights):
-    """2^((p - at) step) by slot, for products p < bar <= at; 0 elsewhere and below 2^LEAST_DRAWN."""
+    """2^((p - at) step) for products p < bar <= at; 0 elsewhere, and below 2^LEAST_DRAWN."""
     for start in range(0, row.size, TILE):
         end = start + TILE
         _tile_weights(row[start:end], bar, at, step, weights[start:end])

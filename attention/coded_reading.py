@@ -275,6 +275,15 @@ def average(values, scratch, size, output):
 
 
 @part
+def _step(missed, wanted):
+    """Bins to go down where so much is missed, and less is wanted."""
+    if not wanted > 0.0:
+        return GUESS_BINS
+    # Each nat down is likely to leave less than 1 / e.
+    return 1 + np.int64(0.7 * BINS_PER_NAT * math.log(max(missed / wanted, 1.0)))
+
+
+@part
 def read_share(head, query, scale, cut, q, row, size, view, scratch, output):
     """Read until the share missed is what the rule allows.
 
@@ -284,28 +293,24 @@ def read_share(head, query, scale, cut, q, row, size, view, scratch, output):
     wanted = share
     if left > 0.0:
         wanted = max(share, min(1.0, left / (OPTIMISM * cut.width + slack)))
-    mass, bar, place = _sum_weights(scratch, 0, size, view.level), MOST_PRODUCT, -1
-    per_count = np.float64(view.stride)
+    mass, bar, place = _sum_weights(scratch, 0, size, view.level), MOST_PRODUCT, 0
     while True:
-        place = max(
-            place + 1,
-            guess_place(view, scratch.counts, wanted, max(place, 0), max(mass, 1.0), per_count),
+        guess = guess_place(
+            view, scratch.counts, wanted, place, max(mass, 1.0), np.float64(view.stride)
         )
-        before = size
+        before, place = size, max(place, guess)
         bar, size = _lower(head, query, scale, row, place, bar, size, view, scratch)
         mass += _sum_weights(scratch, before, size, view.level)
         missed = _missed(view, row, bar)
-        if missed > wanted * (mass + missed):
-            expected = per_count * _below(scratch.counts, place)
-            per_count *= max(1.0, missed / expected) if expected > 0.0 else 2.0
-            continue
-        if not left > 0.0 or missed == 0.0:
-            return Read(size, missed, view.level, -np.inf, 0.0)
-        top, total = average(head.values, scratch, size, output)
-        allowed = max(share, left / (_furthest(output, cut.low, cut.high) + slack))
-        if missed <= allowed * (mass + missed):
-            return Read(size, missed, view.level, top, total)
-        wanted = max(share, 0.97 * allowed)
+        if missed <= wanted * (mass + missed):
+            if not left > 0.0 or missed == 0.0:
+                return Read(size, missed, view.level, -np.inf, 0.0)
+            top, total = average(head.values, scratch, size, output)
+            allowed = max(share, left / (_furthest(output, cut.low, cut.high) + slack))
+            if missed <= allowed * (mass + missed):
+                return Read(size, missed, view.level, top, total)
+            wanted = max(share, 0.97 * allowed)
+        place = min(place + _step(missed, wanted * (mass + missed)), GUESS_BINS)
 
 
 @part
