@@ -312,4 +312,4 @@ class CodedHead:
 
 def _of(aims: Aims, first: int, last: int) -> Aims:
     """Those of some queries, from the first of a block on."""
-    return Aims(aims.weights[first : -(-last // BLOCK) * BLOCK], aims.bounds[first:last])
+    return Aims(aims.weights[2 * first : -(-last // BLOCK) * BLOCK * 2], aims.bounds[first:last])

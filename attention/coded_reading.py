@@ -19,7 +19,7 @@ import numpy as np
 from halfspace.basis import Basis
 from halfspace.code_filter import aim_at_codes, bar_of
 from halfspace.codes import Leading
-from halfspace.integer_dot import BLOCK, products, room_of
+from halfspace.integer_dot import BLOCK, paired_products, room_of
 from halfspace.jit import kernel, part
 from halfspace.predicate import LIMBS, exact_sign
 from halfspace.prefetch import prefetch_row
@@ -43,7 +43,7 @@ from .exponential import LARGEST_EXPONENT, LOG2_E, exponentials
 from .reading import add_values, average_relu, dot, four_dots, largest
 from .selection import SHARE, TOP_R
 
-AHEAD = 12
+AHEAD = 24
 """Rows that are asked for before their turn."""
 
 SURE = 1.0 + 1e-9
@@ -73,7 +73,7 @@ class CodedKeys(NamedTuple):
 class Aims(NamedTuple):
     """Queries in the terms of the codes."""
 
-    weights: np.ndarray  # (whole blocks, room) int8
+    weights: np.ndarray  # (2 queries of whole blocks, room) int8, pairs
     bounds: np.ndarray  # (m, 3) float64: constant, unit, gap of `aim_at_codes`
 
 
@@ -117,13 +117,13 @@ def aim_queries(head, queries):
     """Bring queries (m, head_dim), float64, in the terms of the codes."""
     m, d = queries.shape
     width = room_of(head.leading.codes.shape[1], head.leading.bits)
-    weights = np.zeros((-(-m // BLOCK) * BLOCK, width), np.int8)
-    bounds, scratch = np.empty((m, 3)), np.empty((3, d))
+    weights = np.zeros((-(-m // BLOCK) * BLOCK, 2, width), np.int8)
+    bounds, scratch, codes = np.empty((m, 3)), np.empty((3, d)), np.zeros(width, np.int32)
     for q in range(m):
         bounds[q] = aim_at_codes(
-            head.basis, head.leading, queries[q], head.reach, scratch, weights[q]
+            head.basis, head.leading, queries[q], head.reach, scratch, codes, weights[q]
         )
-    return Aims(weights, bounds)
+    return Aims(weights.reshape(-1, width), bounds)
 
 
 @part
@@ -131,7 +131,7 @@ def fill_tiles(codes, always, weights, q, count, first, last, out):
     """Products of tiles first … last - 1 with `count` queries from q on; those not coded, any."""
     for t in range(first, last):
         if always[t] != _ALL:
-            products(codes, t, weights, q, count, out)
+            paired_products(codes, t, weights, q, count, out)
 
 
 @kernel
@@ -316,15 +316,16 @@ def read_share(head, query, scale, cut, q, row, size, view, scratch, output):
 @part
 def _read_top(head, query, scale, rank, row, size, view, scratch):
     """Read until the `rank` keys of largest score are among those read: how many, and the bar."""
-    expected = (rank - size) / np.float64(view.stride)
-    wanted = expected + 3.0 * math.sqrt(max(expected, 0.0)) + 3.0 if view.stride > 1 else expected
+    expected, uncoded = rank / np.float64(view.stride), size
+    wanted = expected + 3.0 * math.sqrt(expected) + 3.0 if view.stride > 1 else expected
     bar, place, seen = MOST_PRODUCT, 0, 0.0
     while place < GUESS_BINS and seen < wanted:
         seen += scratch.counts[place]
         place += 1
     while True:
         bar, size = _lower(head, query, scale, row, place, bar, size, view, scratch)
-        if size >= rank or place >= GUESS_BINS:
+        # Those without a code are as good as any, so not as good as these.
+        if size - uncoded >= rank or place >= GUESS_BINS:
             break
         place = min(place + max(1, place // 8), GUESS_BINS)
     if not 0 < rank < size:

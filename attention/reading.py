@@ -44,7 +44,7 @@ NO_NAN = frozenset({"nnan", "nsz"})
 COARSEST_ERROR = 0.5
 """Filter scores whose error, in nats, reaches this are replaced by float64 ones."""
 
-AHEAD = 12
+AHEAD = 24
 """Rows of values that are asked for before their turn."""
 
 _ONE = np.uint64(1)

@@ -34,7 +34,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .integer_dot import MOST_QUERY
+from .integer_dot import FINER, MOST_PAIRED, MOST_QUERY
 from .jit import REASSOCIATED, part
 from .query import DOUBLE, SINGLE, gamma
 
@@ -90,7 +90,7 @@ def _slack(d, size, reach):
 
 
 @part
-def _aim_leading(leading, of_tiles, projected, base, size, lost, weights, query):
+def _aim_leading(leading, of_tiles, most, projected, base, size, lost, weights, query):
     """Fill the signed bytes of a query; constant, the sum of magnitudes behind it, and g."""
     steps, d, p = leading.steps, projected.size, leading.steps.low.size
     largest, squares, plain, rest = 0.0, 0.0, 0.0, 0.0
@@ -106,23 +106,23 @@ def _aim_leading(leading, of_tiles, projected, base, size, lost, weights, query)
     norm, rest = _root_above(squares), _root_above(rest)
     lever = _root_above(plain) if of_tiles else norm
     by_residual, by_rest = lever * leading.residual.step, rest * leading.rest.step
-    unit = max(max(largest, by_residual), by_rest) / MOST_QUERY * (1.0 + 1e-6)
+    unit = max(max(largest, by_residual), by_rest) / most * (1.0 + 1e-6)
     # Without NaN too, which `max` may have passed over.
     if not (1e-290 < unit < 1e290 and norm + lever + rest < 1e290):
         return np.inf, 0.0, 1.0
     off = 0.0
     for j in range(p):
         code = np.rint(weights[j] / unit)
-        query[j] = np.int8(code)
+        query[j] = code
         left = weights[j] - unit * code
         off += left * left
         base += left * steps.middle[j]
         size += abs(weights[j] * steps.middle[j])
-    query[p] = np.int8(min(np.ceil(by_residual / unit), 127.0))
+    query[p] = min(np.ceil(by_residual / unit), most)
     base += lever * leading.residual.first + _root_above(off) * leading.spread + lost
     size += lever * leading.residual.first + norm * leading.spread + lost
     if p < d:
-        query[p + 1] = np.int8(min(np.ceil(by_rest / unit), 127.0))
+        query[p + 1] = min(np.ceil(by_rest / unit), most)
         base += rest * leading.rest.first
         size += rest * leading.rest.first
     return base, size, unit
@@ -169,11 +169,11 @@ def aim(
     base, size, norm = _project(basis, normal, query.factors, scaled, projected)
     lost = _lost(basis, projected, norm)
     above, terms, head_unit = _aim_leading(
-        heads, True, projected, base, size, lost, weights, for_heads
+        heads, True, np.float64(MOST_QUERY), projected, base, size, lost, weights, for_heads
     )
     above += _slack(d, terms, reach)
     constant, terms, unit = _aim_leading(
-        leading, False, projected, base, size, lost, weights, for_leading
+        leading, False, np.float64(MOST_QUERY), projected, base, size, lost, weights, for_leading
     )
     constant += _slack(d, terms, reach)
     centre, error = 0.0, np.inf
@@ -184,15 +184,17 @@ def aim(
 
 
 @part
-def aim_at_codes(basis, leading, normal, reach, scratch, weights):
+def aim_at_codes(basis, leading, normal, reach, scratch, codes, pair):
     """A normal in the terms of leading codes alone: constant and g, as above.
 
     Parameters
     ----------
     basis, leading, normal, reach, scratch
         As for `aim`.
-    weights : int8 array
-        Filled; zeros from p + 2 on.
+    codes : int32 array, shape (r,)
+        Scratch; zeros from p + 2 on.
+    pair : int8 array, shape (2, r)
+        Filled: the normal's codes are 64 times the first and the second, for `paired_products`.
 
     Returns
     -------
@@ -203,9 +205,13 @@ def aim_at_codes(basis, leading, normal, reach, scratch, weights):
     scaled, projected, spare = scratch[0], scratch[1], scratch[2]
     base, size, norm = _project(basis, normal, (1.0, 1.0), scaled, projected)
     lost = _lost(basis, projected, norm)
+    most = np.float64(min(MOST_QUERY, MOST_PAIRED // (leading.steps.most * codes.size)) * FINER)
     constant, terms, unit = _aim_leading(
-        leading, False, projected, base, size, lost, spare, weights
+        leading, False, most, projected, base, size, lost, spare, codes
     )
+    for j in range(codes.size):
+        coarse = (codes[j] + FINER // 2) // FINER
+        pair[0, j], pair[1, j] = coarse, codes[j] - FINER * coarse
     slack = _slack(normal.size, terms, reach)
     gap = _gap(leading, projected, unit) + 2.0 * (lost + slack)
     return constant + slack, unit, gap if constant < np.inf else np.inf

@@ -28,6 +28,12 @@ BLOCK = 4
 MOST_QUERY = 127
 """Largest code of a query."""
 
+FINER = 64
+"""Steps of the second code of a pair in one of the first."""
+
+MOST_PAIRED = 2**29 // FINER
+"""What the first products of a pair may come to."""
+
 GROUPS = {4: (1, 8), 6: (3, 16), 8: (1, 4)}
 """Rows that belong together and the coordinates they hold, for codes of so many bits."""
 
@@ -186,20 +192,27 @@ def _mask_instruction(queries: int, bits: int):  # pragma: no cover (as above)
     return masks
 
 
-def _product_instruction(queries: int, bits: int):  # pragma: no cover (as above)
-    """`products` for so many queries, in instructions."""
+def _pair_instruction(queries: int):  # pragma: no cover (as above)
+    """`paired_products` for so many queries, in instructions."""
 
     @intrinsic
     def fill(typing_context, codes, t, normals, q, out):
         def generate(context, builder, signature, arguments):
+            doubled = [*arguments]
+            doubled[3] = builder.mul(arguments[3], ir.Constant(arguments[3].type, 2))
             emitter, sums, _, start, arrays = _sums(
-                context, builder, signature, arguments, queries, bits
+                context, builder, signature, doubled, 2 * queries, 8
             )
             width = cgutils.unpack_tuple(builder, arrays[4].shape)[1]
             first = builder.mul(arguments[1], emitter.address(TILE))
+            finer = ir.Constant(emitter.vector, [FINER] * _LANES)
             for i in range(queries):
+                coarse, fine = sums[2 * i : 2 * i + 2]
+                both = [
+                    builder.add(builder.mul(a, finer), b) for a, b in zip(coarse, fine, strict=True)
+                ]
                 at = builder.add(builder.mul(width, emitter.address(i)), first)
-                emitter.store(sums[i], builder.add(start[4], builder.mul(at, emitter.address(4))))
+                emitter.store(both, builder.add(start[4], builder.mul(at, emitter.address(4))))
             return context.get_dummy_value()
 
         return types.void(codes, types.int64, normals, types.int64, out), generate
@@ -209,7 +222,7 @@ def _product_instruction(queries: int, bits: int):  # pragma: no cover (as above
 
 _one_by_4, _one_by_6, _one_by_8 = (_mask_instruction(1, bits) for bits in (4, 6, 8))
 _block_by_4, _block_by_6, _block_by_8 = (_mask_instruction(BLOCK, bits) for bits in (4, 6, 8))
-_fill_one_by_8, _fill_block_by_8 = (_product_instruction(count, 8) for count in (1, BLOCK))
+_fill_one, _fill_two = (_pair_instruction(count) for count in (1, 2))
 
 
 @part
@@ -244,8 +257,15 @@ def _add_products(codes, t, row, shift, most, scale, weights, i, first, sums):
 @part
 def _products_by_loops(codes, t, normals, i, bits, sums):
     """Fill the 64 sums of tile t with query i."""
+    for lane in range(TILE):
+        sums[lane] = 0
+    _add_products_by_loops(codes, t, normals, i, bits, sums)
+
+
+@part
+def _add_products_by_loops(codes, t, normals, i, bits, sums):
+    """Add to the 64 sums of tile t with query i."""
     one, two, three, four = np.int32(1), np.int32(2), np.int32(3), np.int32(4)
-    sums[:] = 0
     for row in range(codes.shape[1]):
         if bits == 8:
             _add_products(codes, t, row, np.int32(0), np.int32(255), one, normals, i, 4 * row, sums)
@@ -274,20 +294,25 @@ def survivors_by_loops(codes, t, normals, q, count, bars, bits, sums, out):
 
 
 @part
-def _products_by_instruction(  # pragma: no cover (compiled code only)
+def _paired_by_instruction(  # pragma: no cover (compiled code only)
     codes, t, normals, q, count, out
 ):
     if count == 1:
-        _fill_one_by_8(codes, t, normals, q, out)
+        _fill_one(codes, t, normals, q, out)
     else:
-        _fill_block_by_8(codes, t, normals, q, out)
+        for i in range(0, count, 2):
+            _fill_two(codes, t, normals, q + i, out[i : i + 2])
 
 
 @part
-def products_by_loops(codes, t, normals, q, count, out):
-    """`products` in plain loops."""
-    for i in range(q, q + count):
-        _products_by_loops(codes, t, normals, i, 8, out[i - q, t * TILE : (t + 1) * TILE])
+def paired_by_loops(codes, t, normals, q, count, out):
+    """`paired_products` in plain loops."""
+    for i in range(count):
+        sums = out[i, t * TILE : (t + 1) * TILE]
+        _products_by_loops(codes, t, normals, 2 * (q + i), 8, sums)
+        for lane in range(TILE):
+            sums[lane] *= np.int32(FINER)
+        _add_products_by_loops(codes, t, normals, 2 * (q + i) + 1, 8, sums)
 
 
 survivors = _survivors_by_instruction if has_dot_instruction() else survivors_by_loops
@@ -309,13 +334,17 @@ sums : int32 array, shape (64,)
 out : uint64 array, shape (BLOCK,)
 """
 
-products = _products_by_instruction if has_dot_instruction() else products_by_loops
-"""Products of all lanes of tile t with some queries, codes of 8 bits.
+paired_products = _paired_by_instruction if has_dot_instruction() else paired_by_loops
+"""Products of all lanes of tile t with some queries of twice the digits, codes of 8 bits.
 
 Parameters
 ----------
-codes, t, normals, q, count
+codes, t
     As for `survivors`.
+normals : int8 array, shape (2 queries, coordinates that the rows hold)
+    A query is 64 times row 2 q and row 2 q + 1.
+q, count : int
+    The first query, and how many: 1 or an even number.
 out : int32 array, shape (at least `count`, at least 64 tiles)
     Row i, from 64 t on: products with query q + i.
 """
