@@ -28,6 +28,7 @@ def cut_of(
     unit : float
         Relative rounding error of the output's dtype.
     values : ValueRange
+        Of the head, or of each query's.
     scale : float
         Of scores.
     """
@@ -50,6 +51,28 @@ def cut_of(
         kind = selection.SHARE
         parameters = _allowed_shares(rule.eps, visible, errors, unit, values)
     return Cut(kind, parameters, offsets, errors)
+
+
+def relu_offsets(
+    threshold: float, norms: np.ndarray, key_norms: np.ndarray | float, scale: float, d: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Offsets below which a product <q, k> has no weight, and bounds on the errors of scores.
+
+    Parameters
+    ----------
+    threshold : float
+    norms : ndarray of float64, shape (m,)
+        Of queries.
+    key_norms : float or ndarray of float64, shape (m,)
+        Largest norm of a key, of the head or of each query's.
+    scale : float
+    d : int
+        head_dim.
+    """
+    errors = bounds.score_error(norms, key_norms, scale, d)
+    errors += bounds.UNIT * 4.0 * (abs(threshold) + norms * key_norms * scale)
+    with np.errstate(over="ignore"):
+        return bounds.nudged((threshold - errors) / scale, -4.0), errors
 
 
 def _allowed_shares(

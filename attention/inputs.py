@@ -75,11 +75,11 @@ def check_rule(rule: object) -> None:
         raise TypeError(f"rule: expected TopR, Threshold, Mass or Error, got {rule!r}")
 
 
-def check_values(values: np.ndarray) -> None:
+def check_values(values: np.ndarray, name: str = "value") -> None:
     """Check that weighted sums of `values` stay within float64."""
     largest = float(np.abs(values).max(initial=0.0))
     if largest > LARGEST_VALUE:
-        raise ValueError(f"value: expected magnitudes up to {LARGEST_VALUE}, got {largest}")
+        raise ValueError(f"{name}: expected magnitudes up to {LARGEST_VALUE}, got {largest}")
 
 
 def check_output_dtype(dtype: DTypeLike) -> np.dtype:
