@@ -1,34 +1,19 @@
-"""KVCache: the keys and values of many heads while tokens come one by one.
+"""KVCache: keys and values of many heads, shaped as torch has them, that grow by tokens."""
 
-All heads have as many tokens, and their rows lie in one array each of keys, values and codes: a
-token is written to all heads at once, and one kernel answers for as many heads as a thread takes.
-What is done to a head's codes is in `coded_head.py`.
-
-Structures that are built once become ones to append to by the logarithmic method: parts of sizes
-2^i that are merged, so that each point moves O(log n) times and each query asks O(log n) parts.
-Codes need none of it: a key's code depends on the key and the fit alone, so it is written in place.
-The fit is made anew each time keys have quadrupled, which moves a key less than twice on average:
-O(d^2) a token, amortised.
-"""
-
-import copy
 import math
 import os
 import zipfile
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from halfspace import parallel
 from halfspace.inputs import as_count
-from halfspace.jit import Bound
-from halfspace.tiles import TILE, frozen
+from halfspace.tiles import frozen
 
 from . import bounds
+from .arrays_by_name import read_arrays, write_arrays
 from .attended import Attended, certified
-from .cache_file import arrays_by_name, as_stored, from_arrays, read_arrays, write_arrays
 from .cache_inputs import (
     Asked,
     as_ancestors,
@@ -38,12 +23,10 @@ from .cache_inputs import (
     check_dtype,
     check_scores,
 )
-from .coded_head import CHUNK, KEY_NANOSECONDS, PRODUCT_NANOSECONDS, CodedHead
-from .coded_heads import CodedHeads, part_of, pieces, relu_of_heads, softmax_of_heads, stacked
 from .cuts import cut_of, relu_offsets
+from .growing_heads import GrowingHeads
 from .inputs import check_relu, check_rule, check_scale, rounding_unit
-from .reading import Cut, Readings, make_readings
-from .room import Room, make_room, tiles_for, widened
+from .reading import make_readings
 from .rules import Error, Rule
 
 DEFAULT_RULE = Error(1e-3)
@@ -128,22 +111,14 @@ class KVCache:
         self._dtype = check_dtype(dtype)
         self._scale = check_scale(scale, self._head_dim)
         self._window = None if window is None else as_count(window, "window")
-        heads = math.prod(self._shape)
-        none = [np.empty((0, d), self._dtype) for d in (self._head_dim, self._value_dim)]
-        first = CodedHead(*none, uncoded=self._window)
-        self._heads = [copy.copy(first) for _ in range(heads)]
-        self._count, self._measured = 0, 0
-        self._low, self._high = np.zeros((2, heads, self._value_dim))
-        self._key_norms = np.zeros(heads)
-        self._seen, self._read = np.zeros((2, heads), np.int64)
-        self._live_in(self._make_room(heads, 0))
+        self._heads = self._make_heads()
 
     def __len__(self) -> int:
-        return self._count
+        return len(self._heads)
 
     def __repr__(self) -> str:
         return (
-            f"KVCache({self._count} tokens, head_dim={self._head_dim}, "
+            f"KVCache({len(self)} tokens, head_dim={self._head_dim}, "
             f"value_dim={self._value_dim}, num_kv_heads={self._shape[-1]}, "
             f"batch_shape={self._shape[:-1]}, dtype={self._dtype})"
         )
@@ -154,19 +129,24 @@ class KVCache:
         return self._shape[:-1]
 
     @property
+    def scale(self) -> float:
+        """Of scores."""
+        return self._scale
+
+    @property
     def keys(self) -> np.ndarray:
         """Keys (*batch, kv_heads, tokens, head_dim); a read-only view, until the cache changes."""
-        return self._rows(self._room.keys)
+        return self._rows(self._heads.keys)
 
     @property
     def values(self) -> np.ndarray:
         """Values (*batch, kv_heads, tokens, value_dim); a read-only view, as `keys`."""
-        return self._rows(self._room.values)
+        return self._rows(self._heads.values)
 
     @property
     def nbytes(self) -> int:
         """Bytes of keys, values and codes, with what is kept free for more."""
-        return self._room.nbytes
+        return self._heads.nbytes
 
     def append(self, key: ArrayLike, value: ArrayLike) -> None:
         """Append tokens to all heads. If anything is wrong, nothing is appended.
@@ -182,24 +162,14 @@ class KVCache:
         TypeError, ValueError
             Of another shape or dtype, NaN or infinities, more tokens than can be counted.
         """
-        before, shape = self._count, (*self._shape, None, self._head_dim)
+        before, shape = len(self), (*self._shape, None, self._head_dim)
         keys = as_tokens(key, "key", shape, self._dtype, before)
         shape = (*self._shape, keys.shape[-2], self._value_dim)
         values = as_tokens(value, "value", shape, self._dtype, before)
-        end = before + keys.shape[-2]
-        tiles = tiles_for(end, self._room.tiles)
-        if tiles > self._room.tiles:
-            self._live_in(widened(self._room, tiles))
-        heads = len(self._heads)
-        self._room.keys[:, before:end] = keys.reshape(heads, end - before, self._head_dim)
-        self._room.values[:, before:end] = values.reshape(heads, end - before, self._value_dim)
-        self._count = end
-        if self._heads[0].due(end):
-            parallel.run([lambda head=head: head.advance(end) for head in self._heads])
-            self._bind()
-        else:
-            for head in self._heads:
-                head.advance(end)
+        flat = (self._heads.heads, keys.shape[-2])
+        self._heads.extend(
+            keys.reshape(*flat, self._head_dim), values.reshape(*flat, self._value_dim)
+        )
 
     def crop(self, count: int) -> None:
         """Keep the first `count` tokens.
@@ -210,13 +180,9 @@ class KVCache:
             Not an integer; more than there are.
         """
         count = as_count(count, "count")
-        if count > self._count:
-            raise ValueError(f"count: expected 0 … {self._count}, got {count}")
-        for head in self._heads:
-            head.crop(count)
-        if count < self._measured and self._reaches_out(count, self._measured):
-            self._measured = 0
-        self._count, self._measured = count, min(self._measured, count)
+        if count > len(self):
+            raise ValueError(f"count: expected 0 … {len(self)}, got {count}")
+        self._heads.crop(count)
 
     def reorder(self, idx: ArrayLike) -> None:
         """Let row b of the first axis of the batch be what row ``idx[b]`` was: beam search.
@@ -235,17 +201,8 @@ class KVCache:
         """
         rows = as_ancestors(idx, self._shape)
         each = math.prod(self._shape[1:])
-        old = (rows[:, None] * each + np.arange(each)).ravel()
-        self._heads = [copy.copy(self._heads[h]) for h in old]
+        self._heads.take((rows[:, None] * each + np.arange(each)).ravel())
         self._shape = (len(rows), *self._shape[1:])
-        self._low, self._high, self._key_norms = (
-            array[old] for array in (self._low, self._high, self._key_norms)
-        )
-        self._seen, self._read = self._seen[old], self._read[old]
-        room = self._make_room(len(old), self._room.tiles)
-        for mine, new in zip(self._room, room, strict=True):
-            np.take(mine, old, axis=0, out=new, mode="clip")
-        self._live_in(room)
 
     def attend(self, query: ArrayLike, rule: Rule = DEFAULT_RULE) -> Attended:
         """Softmax attention of the last tokens' queries over the tokens each sees.
@@ -272,13 +229,11 @@ class KVCache:
         """
         check_rule(rule)
         asked, key_norms, values = self._asked(query)
-        scale, lengths = self._scale, np.tile(asked.lengths, len(self._heads))
+        scale, lengths = self._scale, np.tile(asked.lengths, self._heads.heads)
         errors = bounds.score_error(asked.norms, key_norms, scale, self._head_dim)
         cut = cut_of(rule, lengths, errors, rounding_unit(asked.dtype), values, scale)
         readings = make_readings(len(lengths), self._value_dim)
-        self._run(
-            self._softmax, asked, (Cut(cut.kind, *map(asked.by_head, cut[1:])), scale), readings
-        )
+        self._heads.softmax(asked.queries, asked.lengths, cut, scale, readings)
         drift = bounds.weight_drift(readings.mass, errors, readings.reported)
         return _shaped(certified(readings._replace(drift=drift), values, asked.dtype), asked)
 
@@ -311,8 +266,8 @@ class KVCache:
             threshold, asked.norms, key_norms, self._scale, self._head_dim
         )
         readings = make_readings(len(errors), self._value_dim)
-        mine = asked.by_head(offsets), asked.by_head(errors), self._scale, threshold, power
-        self._run(self._relu, asked, mine, readings)
+        of_scores = offsets, errors, self._scale, threshold, power
+        self._heads.relu(asked.queries, asked.lengths, *of_scores, readings)
         drift = readings.drift + bounds.gamma(readings.reported + 4) * readings.mass
         return _shaped(certified(readings._replace(drift=drift), values, asked.dtype), asked)
 
@@ -348,12 +303,11 @@ class KVCache:
 
     def statistics(self) -> CacheStatistics:
         """Tokens, those with codes, the mean share read so far, and bytes, by head."""
-        heads = len(self._heads)
-        seen = np.where(self._seen, self._seen, 1)
-        share = np.where(self._seen, self._read / seen, np.nan)
+        heads, (seen, read) = self._heads.heads, self._heads.seen_and_read
+        share = np.where(seen > 0, read / np.maximum(seen, 1), np.nan)
         columns = (
-            np.full(heads, self._count),
-            np.array([head.coded for head in self._heads]),
+            np.full(heads, len(self)),
+            np.full(heads, self._heads.coded),
             share,
             np.full(heads, self.nbytes // heads),
         )
@@ -361,33 +315,25 @@ class KVCache:
 
     def explain(self) -> str:
         """What is held and how it is read, in a few lines."""
-        heads, coded = len(self._heads), self._heads[0].coded
-        tokens, seen = self._count, int(self._seen.sum())
-        read = f"{int(self._read.sum()) / seen:.1%} of the keys seen" if seen else "nothing yet"
+        tokens, heads, coded = len(self), self._heads.heads, self._heads.coded
+        seen, read = (int(count.sum()) for count in self._heads.seen_and_read)
+        share = f"{read / seen:.1%} of the keys they saw" if seen else "nothing yet"
         return (
-            f"{tokens} tokens in {heads} heads of dimension {self._head_dim}, {self._dtype}, "
+            f"{tokens} tokens in {heads} heads of {self._head_dim} dimensions, {self._dtype}, "
             f"{self.nbytes / 1e6:.1f} MB\n"
-            f"{coded} of them with 8-bit codes, from which a query chooses those it reads\n"
+            f"{coded} with 8-bit codes, which tell a query what to read\n"
             f"{tokens - coded} without, which every query reads\n"
-            f"queries have read {read}"
+            f"queries have read {share}"
         )
 
     def __getstate__(self) -> dict[str, np.ndarray]:
         """Arrays by name, without what is free."""
-        coded, fitted = self._heads[0].coded, self._heads[0].fitted
-        tiles = coded // TILE
-        settings = (self._head_dim, self._value_dim, -1 if self._window is None else self._window)
+        window = -1 if self._window is None else self._window
         return {
             "shape": np.array(self._shape),
-            "settings": np.array(settings),
+            "settings": np.array((self._head_dim, self._value_dim, window)),
             "scale": np.array(self._scale),
-            "progress": np.array((coded, fitted)),
-            "keys": self._room.keys[:, : self._count],
-            "values": self._room.values[:, : self._count],
-            "always": self._room.always[:, :tiles],
-            "codes": self._room.codes[:, :tiles],
-            "counts": np.array((self._seen, self._read)),
-            **arrays_by_name(self._softmax.first.fit, "fit"),
+            **self._heads.state(),
         }
 
     def __setstate__(self, state: dict[str, np.ndarray]) -> None:
@@ -402,102 +348,22 @@ class KVCache:
             scale=float(state["scale"]),
             window=None if window < 0 else window,
         )
-        tokens, (coded, fitted) = state["keys"].shape[1], state["progress"].tolist()
-        if coded % TILE or not 0 <= coded <= tokens:
-            raise ValueError(f"progress: expected whole tiles of {tokens} tokens, got {coded}")
-        room = self._make_room(len(self._heads), tiles_for(tokens, 0))
-        rows = tokens, tokens, coded // TILE, coded // TILE
-        for name, array, count in zip(Room._fields, room, rows, strict=True):
-            part = array[:, :count]
-            part[:] = as_stored(state[name], part.shape, part.dtype, name)
-        fits = from_arrays(self._softmax.first.fit, "fit", state)
-        for h, head in enumerate(self._heads):
-            head.take_over(_of_head(room, h), tokens, coded, fitted, part_of(fits, h))
-        self._count = tokens
-        self._seen, self._read = as_stored(
-            state["counts"], (2, len(self._heads)), np.dtype(np.int64), "counts"
-        )
-        self._live_in(room)
+        self._heads.restore(state)
 
-    def _make_room(self, heads: int, tiles: int) -> Room:
-        return make_room(
-            (heads,), tiles, self._head_dim, self._value_dim, (self._dtype, self._dtype)
-        )
-
-    def _live_in(self, room: Room) -> None:
-        """Keep rows, from now on, in room that holds those there are."""
-        self._room = room
-        for h, head in enumerate(self._heads):
-            head.live_in(_of_head(room, h))
-        self._bind()
-
-    def _bind(self) -> None:
-        """Let kernels see the room and the fits there are."""
-        views = Room(*(frozen(array.view()) for array in self._room))
-        heads = CodedHeads(views, stacked([head.fit for head in self._heads]))
-        self._softmax, self._relu = Bound(softmax_of_heads, heads), Bound(relu_of_heads, heads)
+    def _make_heads(self) -> GrowingHeads:
+        heads = math.prod(self._shape)
+        return GrowingHeads(heads, self._head_dim, self._value_dim, self._dtype, self._window)
 
     def _rows(self, array: np.ndarray) -> np.ndarray:
-        return frozen(array[:, : self._count].reshape(*self._shape, self._count, array.shape[-1]))
+        return frozen(array.reshape(*self._shape, *array.shape[1:]))
 
     def _asked(self, query: ArrayLike) -> tuple[Asked, np.ndarray, bounds.ValueRange]:
         """Checked queries; the largest norms of keys and the ranges of values of each."""
-        asked = as_asked(query, self._shape, self._head_dim, self._count, self._dtype)
-        self._measure()
-        m = len(asked.lengths)
-        key_norms = np.repeat(self._key_norms, m)
+        asked = as_asked(query, self._shape, self._head_dim, len(self), self._dtype)
+        m, measures = len(asked.lengths), self._heads.measures()
+        key_norms, low, high = (np.repeat(array, m, axis=0) for array in measures)
         check_scores(asked.norms, key_norms, self._scale)
-        low, high = (np.repeat(array, m, axis=0) for array in (self._low, self._high))
         return asked, key_norms, bounds.ValueRange(low, high)
-
-    def _run(self, kernel: Bound, asked: Asked, arguments: tuple, readings: Readings) -> None:
-        """Fill the readings, by threads where that pays."""
-        slots = -(-self._count // TILE) * TILE
-        each = slots * (KEY_NANOSECONDS + PRODUCT_NANOSECONDS * self._head_dim)
-        mine = Readings(*map(asked.by_head, readings))
-        some = slots, asked.queries, asked.lengths, *arguments, mine
-        of_threads = pieces(*asked.queries.shape[:2], each)
-        parallel.run([lambda piece=piece: kernel(piece, *some) for piece in of_threads])
-        self._seen += mine.looked.sum(axis=1)
-        self._read += mine.reported.sum(axis=1)
-
-    def _measure(self) -> None:
-        """Let the ranges of values and the largest norms of keys hold for all tokens."""
-        for norms, low, high in self._measures(self._measured, self._count):
-            if self._measured:
-                norms = np.maximum(norms, self._key_norms)
-                low, high = np.minimum(low, self._low), np.maximum(high, self._high)
-            self._key_norms, self._low, self._high = norms, low, high
-            self._measured = self._count
-
-    def _measures(
-        self, first: int, last: int
-    ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """Largest norms, and ranges of values, of some tokens after others, by head."""
-        heads, d = len(self._heads), self._head_dim
-        step = max(1, CHUNK // (heads * d))
-        for start in range(first, last, step):
-            rows = slice(start, min(start + step, last))
-            norms = bounds.norms(self._room.keys[:, rows].reshape(-1, d))
-            values = self._room.values[:, rows]
-            yield (
-                norms.reshape(heads, -1).max(axis=1),
-                values.min(axis=1).astype(np.float64),
-                values.max(axis=1).astype(np.float64),
-            )
-
-    def _reaches_out(self, first: int, last: int) -> bool:
-        """Whether any of these tokens is as far out as any is, so that measures rest on it."""
-        return any(
-            (norms >= self._key_norms).any()
-            or (low <= self._low).any()
-            or (high >= self._high).any()
-            for norms, low, high in self._measures(first, last)
-        )
-
-
-def _of_head(room: Room, h: int) -> Room:
-    return Room(*(array[h] for array in room))
 
 
 def _shaped(got: Attended, asked: Asked) -> Attended:

@@ -24,10 +24,6 @@ class Asked(NamedTuple):
     dtype: np.dtype  # of the output
     shape: tuple[int, ...]  # of rows, as they came
 
-    def by_head(self, array: np.ndarray) -> np.ndarray:
-        """Array with a row for each query as one with an axis for kv heads."""
-        return array.reshape(*self.queries.shape[:2], *array.shape[1:])
-
 
 def check_dtype(dtype: DTypeLike) -> np.dtype:
     """Check a dtype that rows are kept in."""

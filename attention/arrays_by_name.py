@@ -1,4 +1,4 @@
-"""What a cache is made of as arrays by name, and as one .npz file of them, without pickles."""
+"""Nested named tuples as arrays by name, and one .npz file of them, without pickles."""
 
 import os
 
@@ -25,14 +25,15 @@ def from_arrays(like: object, name: str, arrays: dict[str, np.ndarray]) -> objec
     if isinstance(like, tuple):
         fields = like._asdict().items()
         return type(like)._make(from_arrays(each, f"{name}.{key}", arrays) for key, each in fields)
-    return frozen(as_stored(arrays[name], like.shape, like.dtype, name))
+    return frozen(as_stored(arrays[name], like, name).copy())
 
 
-def as_stored(array: np.ndarray, shape: tuple[int, ...], dtype: np.dtype, name: str) -> np.ndarray:
-    """Copy of an array that is to be of such shape and dtype."""
-    if array.shape != shape or array.dtype != dtype:
-        raise ValueError(f"{name}: expected {dtype} {shape}, got {array.dtype} {array.shape}")
-    return np.array(array, order="C")
+def as_stored(array: np.ndarray, like: np.ndarray, name: str) -> np.ndarray:
+    """Check that an array has the shape and dtype of `like`."""
+    if array.shape != like.shape or array.dtype != like.dtype:
+        wanted, came = (f"{a.dtype} {a.shape}" for a in (like, array))
+        raise ValueError(f"{name}: expected {wanted}, got {came}")
+    return array
 
 
 def write_arrays(path: str | os.PathLike, arrays: dict[str, np.ndarray]) -> None:
@@ -43,7 +44,8 @@ def write_arrays(path: str | os.PathLike, arrays: dict[str, np.ndarray]) -> None
 
 def read_arrays(path: str | os.PathLike) -> dict[str, np.ndarray]:
     """Arrays of a file that `write_arrays` wrote."""
-    with np.load(path, allow_pickle=False) as file:
-        if int(file["format"]) != FORMAT:
-            raise ValueError(f"format: expected {FORMAT}, got {file['format']}")
-        return {name: file[name] for name in file.files}
+    # numpy leaves a file open that turns out to be none of its own.
+    with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
+        if int(arrays["format"]) != FORMAT:
+            raise ValueError(f"format: expected {FORMAT}, got {arrays['format']}")
+        return {name: arrays[name] for name in arrays.files}
