@@ -47,6 +47,10 @@ def same(a, b):
     return all(np.array_equal(x, y) for x, y in zip(fields(a), fields(b), strict=True))
 
 
+def by_pickle(cache):
+    return pickle.loads(pickle.dumps(cache))
+
+
 def assert_near(got, output, lse):
     assert (np.abs(got.output - output).max(axis=-1, initial=0.0) <= got.bound + SLACK).all()
     known = np.isfinite(got.lse_bound) & np.isfinite(lse)
@@ -374,9 +378,7 @@ def test_files_that_are_none(tmp_path):
         KVCache.load(tmp_path / "none")
 
 
-@pytest.mark.parametrize(
-    "copied", [copy.copy, copy.deepcopy, lambda c: pickle.loads(pickle.dumps(c))]
-)
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, by_pickle])
 def test_copies_go_apart(copied):
     cache, key, value = filled()
     (query,) = arrays((2, 1, 6))
