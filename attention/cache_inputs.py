@@ -1,5 +1,6 @@
 """Input checks of the cache: one clear exception, before anything changes."""
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -119,7 +120,7 @@ def as_asked(
         )
     check_finite(real, "query")
     group = heads // kv_heads
-    rows = np.prod(shape, dtype=int), group * length
+    rows = math.prod(shape), group * length
     queries = frozen(real.astype(np.float64, order="C").reshape(*rows, d))
     lengths = np.arange(count - length + 1, count + 1)
     return Asked(

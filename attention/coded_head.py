@@ -156,6 +156,10 @@ class CodedHead:
         waiting = max(UNCODED if self._uncoded is None else self._uncoded, TILE - 1)
         return count >= LEAST_CODED and (self._whole or count - self._coded > waiting)
 
+    def wait(self, count: int) -> None:
+        """Take the first `count` rows of the room for the head's, where no codes are due."""
+        self._count = count
+
     def advance(self, count: int) -> None:
         """Take the first `count` rows of the room for the head's; give them codes that are due."""
         self._count = count

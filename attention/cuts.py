@@ -36,7 +36,8 @@ def cut_of(
     offsets = np.zeros(m)
     if isinstance(rule, TopR):
         kind = selection.TOP_R
-        parameters = np.array([rule.count(int(n)) for n in visible], np.float64)
+        lengths, places = np.unique(visible, return_inverse=True)
+        parameters = np.array([rule.count(int(n)) for n in lengths], np.float64)[places]
     elif isinstance(rule, Threshold):
         offset = rule.b / scale
         kind, parameters = selection.THRESHOLD, np.zeros(m)

@@ -98,7 +98,7 @@ class GrowingHeads:
             self._bind()
         else:
             for head in self._heads:
-                head.advance(end)
+                head.wait(end)
 
     def crop(self, count: int) -> None:
         """Forget all but the first `count` tokens."""

@@ -1,5 +1,6 @@
 """Input checks of attention: one clear exception, before any work."""
 
+import functools
 import math
 import numbers
 import operator
@@ -19,6 +20,7 @@ LARGEST_POWER = 64
 """Of ReLU."""
 
 
+@functools.cache
 def rounding_unit(dtype: DTypeLike) -> float:
     """Relative rounding error of a float dtype, bfloat16 included."""
     if np.dtype(dtype).name == "bfloat16":
