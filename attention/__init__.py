@@ -7,6 +7,7 @@ bounds what it dropped; ReLU attention is non-zero exactly on them.
 
 from . import bounds, dense
 from .attended import Attended, merge
+from .cache import KVCache
 from .decode import Decoder
 from .heads import relu_attention, softmax_attention
 from .rules import Error, Mass, Sampled, Threshold, TopR
@@ -16,6 +17,7 @@ __all__ = [
     "Attended",
     "Decoder",
     "Error",
+    "KVCache",
     "Mass",
     "Sampled",
     "Threshold",

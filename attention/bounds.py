@@ -68,20 +68,20 @@ EXP_ERROR = 4.0 * UNIT
 
 
 class ValueRange(NamedTuple):
-    """Range of the values of one head."""
+    """Range of the values of one head, or of the head of each row."""
 
-    low: np.ndarray  # (value_dim,) float64
-    high: np.ndarray  # (value_dim,) float64
+    low: np.ndarray  # (value_dim,) or (rows, value_dim) float64
+    high: np.ndarray  # alike
 
     @property
-    def width(self) -> float:
+    def width(self) -> np.float64 | np.ndarray:
         """Largest width of a coordinate's range."""
-        return float((self.high - self.low).max(initial=0.0))
+        return (self.high - self.low).max(axis=-1, initial=0.0)
 
     @property
-    def size(self) -> float:
+    def size(self) -> np.float64 | np.ndarray:
         """Largest magnitude of a value."""
-        return float(np.maximum(np.abs(self.low), np.abs(self.high)).max(initial=0.0))
+        return np.maximum(np.abs(self.low), np.abs(self.high)).max(axis=-1, initial=0.0)
 
 
 def value_range(values: np.ndarray) -> ValueRange:

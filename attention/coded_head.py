@@ -6,28 +6,22 @@ tile. Keys that fit badly cost speed, not certainty: what has no code is read. S
 takes O(n d^2) in all, and no key is ever merged or moved.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 
 from halfspace import parallel
-from halfspace.basis import fit_basis, norm_within, transformed
-from halfspace.codes import (
-    Heads,
-    Leading,
-    Rows,
-    encode,
-    fit_leading,
-    leading_width,
-)
-from halfspace.integer_dot import BLOCK, ROW
-from halfspace.tiles import TILE, arrays_of, frozen, line_zeros
+from halfspace.basis import Basis, fit_basis, norm_within, transformed
+from halfspace.codes import Heads, Ladder, Leading, Rows, Steps, encode, fit_leading
+from halfspace.integer_dot import BLOCK
+from halfspace.tiles import TILE, arrays_of, frozen
 
 from .coded_reading import Aims, CodedKeys, aim_queries, coded_relu, coded_rows, fill_products
 from .coded_sampling import coded_sampled_rows
 from .reading import Cut, Readings
+from .room import ALL, BITS, Room, make_room, tiles_for, widened
 from .sampled import Aim, Estimates, make_estimates
-
-BITS = 8
 
 SAMPLE = 4096
 """Keys that the codes are fitted to."""
@@ -53,15 +47,16 @@ PRODUCT_NANOSECONDS = 0.1
 KEY_NANOSECONDS = 3.0
 """Rough cost of a key of a query besides."""
 
-_ALL = ~np.uint64(0)
 
+class Fit(NamedTuple):
+    """What the codes of a head mean, and how far they hold."""
 
-def _grown(array: NDArray, tiles: int) -> NDArray:
-    """Copy of an array with room for so many tiles of rows."""
-    rows = tiles * (TILE if array.dtype.kind == "f" else 1)
-    copy = line_zeros((rows, *array.shape[1:]), array.dtype)
-    copy[: len(array)] = array
-    return copy
+    basis: Basis
+    steps: Steps
+    residual: Ladder
+    rest: Ladder
+    spread: float  # as of `Leading`
+    reach: float  # upper bound on the norms of coded keys
 
 
 class CodedHead:
@@ -74,18 +69,19 @@ class CodedHead:
         Finite, float32 or float64.
     whole : bool, optional
         Nothing is to follow: every key gets a code at once, and there is no room to spare.
+    uncoded : int, optional
+        Keys that may wait for their codes; `UNCODED` if not given.
     """
 
     keeps_order = True
 
-    def __init__(self, keys: NDArray, values: NDArray, *, whole: bool = False) -> None:
-        d = keys.shape[1]
-        self._keys = line_zeros((0, d), keys.dtype)
-        self._values = line_zeros((0, values.shape[1]), values.dtype)
-        self._always = line_zeros((0,), np.uint64)
-        self._codes = line_zeros((0, leading_width(d, d, BITS) // 4, ROW), np.uint8)
+    def __init__(
+        self, keys: NDArray, values: NDArray, *, whole: bool = False, uncoded: int | None = None
+    ) -> None:
+        dtypes = keys.dtype, values.dtype
+        self.live_in(make_room((), 0, keys.shape[1], values.shape[1], dtypes))
         self._count, self._coded, self._fitted, self._spread = 0, 0, 0, 0.0
-        self._whole = whole
+        self._whole, self._uncoded = whole, uncoded
         self._fit_nothing()
         self.extend(keys, values)
 
@@ -106,8 +102,7 @@ class CodedHead:
     @property
     def nbytes(self) -> int:
         """Bytes of keys, values and codes, with what is kept free for more."""
-        arrays = (self._keys, self._values, self._always, self._codes)
-        return sum(array.nbytes for array in arrays)
+        return self.room.nbytes
 
     @property
     def grows(self) -> bool:
@@ -119,36 +114,74 @@ class CodedHead:
         """Values there are."""
         return self._values[: self._count]
 
+    @property
+    def coded(self) -> int:
+        """Keys that have codes: the first ones."""
+        return self._coded
+
+    @property
+    def fitted(self) -> int:
+        """Keys that the codes were fitted to."""
+        return self._fitted
+
+    @property
+    def room(self) -> Room:
+        """Where the rows are."""
+        return Room(self._keys, self._values, self._always, self._codes)
+
+    @property
+    def fit(self) -> Fit:
+        """What the codes mean."""
+        return Fit(self._basis, *self._steps, self._spread, norm_within(self._basis))
+
+    def live_in(self, room: Room) -> None:
+        """Keep rows, from now on, in room that holds those there are."""
+        self._keys, self._values, self._always, self._codes = room
+
+    def take_over(self, room: Room, count: int, coded: int, fitted: int, fit: Fit) -> None:
+        """Be the head that was in such a state."""
+        self.live_in(room)
+        self._count, self._coded, self._fitted = count, coded, fitted
+        self._basis, self._steps, self._spread = fit.basis, tuple(fit[1:4]), fit.spread
+
     def rows(self) -> tuple[NDArray, NDArray]:
         """Keys and values there are, as views."""
         return self._keys[: self._count], self._values[: self._count]
 
     def extend(self, keys: NDArray, values: NDArray) -> None:
         """Append keys (t, head_dim) and values (t, value_dim)."""
-        end = self._count + len(keys)
-        tiles = -(-end // TILE)
-        if tiles > len(self._always):
-            self._grow(tiles if self._whole else max(tiles, 2 * len(self._always), 8))
+        end, tiles = self._count + len(keys), self.room.tiles
+        needed = -(-end // TILE) if self._whole else tiles_for(end, tiles)
+        if needed > tiles:
+            self.live_in(widened(self.room, needed))
         self._keys[self._count : end] = keys
         self._values[self._count : end] = values
-        self._count = end
-        if end >= LEAST_CODED and (self._whole or end - self._coded > UNCODED):
-            self._encode(end if self._whole else end // TILE * TILE)
+        self.advance(end)
+
+    def due(self, count: int) -> bool:
+        """Whether codes are to be made when there are `count` keys."""
+        waiting = max(UNCODED if self._uncoded is None else self._uncoded, TILE - 1)
+        return count >= LEAST_CODED and (self._whole or count - self._coded > waiting)
+
+    def wait(self, count: int) -> None:
+        """Take the first `count` rows of the room for the head's, where no codes are due."""
+        self._count = count
+
+    def advance(self, count: int) -> None:
+        """Take the first `count` rows of the room for the head's; give them codes that are due."""
+        self._count = count
+        if self.due(count):
+            self._encode(count if self._whole else count // TILE * TILE)
 
     def crop(self, count: int) -> None:
         """Forget all but the first `count`."""
         self._count = min(self._count, count)
         # Codes of a tile are written once: one that was cut through waits to be whole again.
-        self._coded = min(self._coded, self._count // TILE * TILE)
-        first = self._coded // TILE
-        self._always[first:] = _ALL
-        self._codes[first:] = 0
-
-    def _grow(self, tiles: int) -> None:
-        coded = len(self._always)
-        self._keys, self._values = _grown(self._keys, tiles), _grown(self._values, tiles)
-        self._always, self._codes = _grown(self._always, tiles), _grown(self._codes, tiles)
-        self._always[coded:] = _ALL
+        kept = min(self._coded, self._count // TILE * TILE)
+        tiles = slice(kept // TILE, -(-self._coded // TILE))
+        self._always[tiles], self._codes[tiles] = ALL, 0
+        self._coded = kept
+        self._fitted = self._fitted if kept else 0
 
     def _encode(self, last: int) -> None:
         """Give codes to all keys before `last`."""
@@ -178,7 +211,7 @@ class CodedHead:
         self._basis = fit_basis(sample, None, REACH)
         u, lengths = transformed(self._basis, sample)
         self._steps = fit_leading(u[lengths <= self._basis.reach], sample.shape[1], BITS)
-        self._codes[:], self._always[:] = 0, _ALL
+        self._codes[:], self._always[:] = 0, ALL
         self._coded, self._fitted, self._spread = 0, count, 0.0
 
     def _leading(self, codes: NDArray) -> Leading:

@@ -292,7 +292,7 @@ def read_share(head, query, scale, cut, q, row, size, view, scratch, output):
     share, left, slack = cut.parameters[q], cut.left[q], cut.slack[q]
     wanted = share
     if left > 0.0:
-        wanted = max(share, min(1.0, left / (OPTIMISM * cut.width + slack)))
+        wanted = max(share, min(1.0, left / (OPTIMISM * cut.width[q] + slack)))
     mass, bar, place = _sum_weights(scratch, 0, size, view.level), MOST_PRODUCT, 0
     while True:
         guess = guess_place(
@@ -306,7 +306,7 @@ def read_share(head, query, scale, cut, q, row, size, view, scratch, output):
             if not left > 0.0 or missed == 0.0:
                 return Read(size, missed, view.level, -np.inf, 0.0)
             top, total = average(head.values, scratch, size, output)
-            allowed = max(share, left / (_furthest(output, cut.low, cut.high) + slack))
+            allowed = max(share, left / (_furthest(output, cut.low[q], cut.high[q]) + slack))
             if missed <= allowed * (mass + missed):
                 return Read(size, missed, view.level, top, total)
             wanted = max(share, 0.97 * allowed)

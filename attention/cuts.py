@@ -28,6 +28,7 @@ def cut_of(
     unit : float
         Relative rounding error of the output's dtype.
     values : ValueRange
+        Of the head, or of each query's.
     scale : float
         Of scores.
     """
@@ -35,7 +36,8 @@ def cut_of(
     offsets, left, slack = np.zeros((3, m))
     if isinstance(rule, TopR):
         kind = selection.TOP_R
-        parameters = np.array([rule.count(int(n)) for n in visible], np.float64)
+        lengths, places = np.unique(visible, return_inverse=True)
+        parameters = np.array([rule.count(int(n)) for n in lengths], np.float64)[places]
     elif isinstance(rule, Threshold):
         offset = rule.b / scale
         kind, parameters = selection.THRESHOLD, np.zeros(m)
@@ -50,9 +52,32 @@ def cut_of(
         kind = selection.SHARE
         left, slack = _allowed_errors(rule.eps, visible, errors, unit, values)
         parameters = _shares(left, values.width + slack)
-    return Cut(
-        kind, parameters, offsets, errors, left, slack, values.low, values.high, values.width
-    )
+    low, high = (np.broadcast_to(end, (m, end.shape[-1])) for end in (values.low, values.high))
+    width = np.broadcast_to(values.width, m)
+    ends = (np.ascontiguousarray(each) for each in (low, high, width))
+    return Cut(kind, parameters, offsets, errors, left, slack, *ends)
+
+
+def relu_offsets(
+    threshold: float, norms: np.ndarray, key_norms: np.ndarray | float, scale: float, d: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Offsets below which a product <q, k> has no weight, and bounds on the errors of scores.
+
+    Parameters
+    ----------
+    threshold : float
+    norms : ndarray of float64, shape (m,)
+        Of queries.
+    key_norms : float or ndarray of float64, shape (m,)
+        Largest norm of a key, of the head or of each query's.
+    scale : float
+    d : int
+        head_dim.
+    """
+    errors = bounds.score_error(norms, key_norms, scale, d)
+    errors += bounds.UNIT * 4.0 * (abs(threshold) + norms * key_norms * scale)
+    with np.errstate(over="ignore"):
+        return bounds.nudged((threshold - errors) / scale, -4.0), errors
 
 
 def _allowed_errors(

@@ -15,7 +15,7 @@ from halfspace.tiles import frozen
 from . import bounds, sampled
 from .attended import Attended, certified
 from .coded_head import CodedHead
-from .cuts import cut_of
+from .cuts import cut_of, relu_offsets
 from .indexed_head import IndexedHead
 from .inputs import (
     LARGEST_SCORE,
@@ -259,10 +259,7 @@ class Decoder:
         dtype = check_output_dtype(dtype)
         queries, norms = self._queries(query)
         visible = self._visible(len(queries), lengths)
-        errors = bounds.score_error(norms, self._key_norm, self.scale, self.dim)
-        errors += bounds.UNIT * 4.0 * (abs(threshold) + norms * self._key_norm * self.scale)
-        with np.errstate(over="ignore"):
-            offsets = bounds.nudged((threshold - errors) / self.scale, -4.0)
+        offsets, errors = relu_offsets(threshold, norms, self._key_norm, self.scale, self.dim)
         readings = make_readings(len(queries), self.value_dim)
         self._head.relu(queries, visible, offsets, errors, self.scale, threshold, power, readings)
         summed = bounds.gamma(readings.reported + 4) * readings.mass

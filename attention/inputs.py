@@ -1,5 +1,6 @@
 """Input checks of attention: one clear exception, before any work."""
 
+import functools
 import math
 import numbers
 import operator
@@ -19,6 +20,7 @@ LARGEST_POWER = 64
 """Of ReLU."""
 
 
+@functools.cache
 def rounding_unit(dtype: DTypeLike) -> float:
     """Relative rounding error of a float dtype, bfloat16 included."""
     if np.dtype(dtype).name == "bfloat16":
@@ -75,11 +77,11 @@ def check_rule(rule: object) -> None:
         raise TypeError(f"rule: expected TopR, Threshold, Mass, Error or Sampled, got {rule!r}")
 
 
-def check_values(values: np.ndarray) -> None:
+def check_values(values: np.ndarray, name: str = "value") -> None:
     """Check that weighted sums of `values` stay within float64."""
     largest = float(np.abs(values).max(initial=0.0))
     if largest > LARGEST_VALUE:
-        raise ValueError(f"value: expected magnitudes up to {LARGEST_VALUE}, got {largest}")
+        raise ValueError(f"{name}: expected magnitudes up to {LARGEST_VALUE}, got {largest}")
 
 
 def check_output_dtype(dtype: DTypeLike) -> np.dtype:

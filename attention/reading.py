@@ -78,14 +78,13 @@ class Cut(NamedTuple):
     errors: np.ndarray  # (m,) float64, bound on the rounding error of a float64 score
     left: np.ndarray  # (m,) float64, error that may be missed mass; 0 where only the share counts
     slack: np.ndarray  # (m,) float64, rounding of the output
-    low: np.ndarray  # (value_dim,) float64, range of the values
-    high: np.ndarray  # (value_dim,) float64
-    width: float  # of the widest
+    low: np.ndarray  # (m, value_dim) float64, range of the values
+    high: np.ndarray  # (m, value_dim) float64
+    width: np.ndarray  # (m,) float64, of the widest
 
     def of(self, rows: object) -> "Cut":
         """That of some queries."""
-        some = (field[rows] for field in self[1:6])
-        return Cut(self.kind, *some, *self[6:])
+        return Cut(self.kind, *(field[rows] for field in self[1:]))
 
 
 class Readings(NamedTuple):

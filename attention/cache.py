@@ -1,0 +1,381 @@
+"""KVCache: keys and values of many heads, shaped as torch has them, that grow by tokens."""
+
+import math
+import os
+import zipfile
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike
+
+from halfspace.inputs import as_count
+from halfspace.tiles import frozen
+
+from . import bounds
+from .arrays_by_name import read_arrays, write_arrays
+from .attended import Attended, certified
+from .cache_inputs import (
+    Asked,
+    as_ancestors,
+    as_asked,
+    as_shape,
+    as_tokens,
+    check_dtype,
+    check_scores,
+)
+from .cuts import cut_of, relu_offsets
+from .growing_heads import GrowingHeads
+from .inputs import check_relu, check_rule, check_scale, rounding_unit
+from .reading import make_readings
+from .rules import Error, Rule, Sampled
+from .sampled import drift
+
+DEFAULT_RULE = Error(1e-3)
+
+
+class CacheStatistics(NamedTuple):
+    """What a cache holds and has read, by head: arrays (*batch, kv_heads)."""
+
+    tokens: np.ndarray  # int64
+    coded: np.ndarray  # int64, those with codes; all others are read by every query
+    share: np.ndarray  # float64, of the keys that queries saw, those read; NaN before any query
+    nbytes: np.ndarray  # int64
+
+
+class KVCache:
+    """Keys and values of many heads, to which tokens are appended and which answer attention.
+
+    Parameters
+    ----------
+    head_dim : int
+        Of keys and queries.
+    value_dim : int, optional
+        Of values; `head_dim` if not given.
+    num_kv_heads : int, optional
+        Heads of keys and values.
+    batch_shape : int or tuple of int, optional
+        Axes before that of the heads.
+    dtype : {float32, float64}, optional
+        That keys and values are kept in. It has to hold theirs: float16 and bfloat16 are widened.
+    scale : float, optional
+        Of scores; 1 / sqrt(head_dim) if not given. Positive.
+    window : int, optional
+        So many of the last tokens, at most, wait for their codes, and every query reads them; then
+        they all get theirs. Fewer cost more at `append`, more at `attend`; 512 if not given.
+
+    Raises
+    ------
+    TypeError, ValueError
+        An argument that is none of these.
+
+    Notes
+    -----
+    The first tokens, which many heads attend to whatever they are asked, need no treatment of their
+    own: their codes tell that they matter.
+
+    Appending needs no logarithmic method, as structures that are built once do: codes are written
+    in place, and what they mean is fitted anew each time tokens have quadrupled. Amortised, a token
+    costs O(head_dim^2) a head.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from attention import Error, KVCache
+    >>> rng = np.random.default_rng(0)
+    >>> cache = KVCache(16, num_kv_heads=2)
+    >>> for _ in range(3):
+    ...     cache.append(*rng.standard_normal((2, 2, 100, 16), dtype=np.float32))
+    >>> len(cache)
+    300
+    >>> got = cache.attend(rng.standard_normal((8, 1, 16), dtype=np.float32), Error(1e-2))
+    >>> got.output.shape, bool((got.bound <= 1e-2).all())
+    ((8, 1, 16), True)
+    """
+
+    def __init__(
+        self,
+        head_dim: int,
+        value_dim: int | None = None,
+        num_kv_heads: int = 1,
+        batch_shape: int | tuple[int, ...] = (),
+        *,
+        dtype: DTypeLike = np.float32,
+        scale: float | None = None,
+        window: int | None = None,
+    ) -> None:
+        self._head_dim = as_count(head_dim, "head_dim", least=1)
+        self._value_dim = (
+            self._head_dim if value_dim is None else as_count(value_dim, "value_dim", least=1)
+        )
+        kv_heads = as_count(num_kv_heads, "num_kv_heads", least=1)
+        self._shape = (*as_shape(batch_shape, "batch_shape"), kv_heads)
+        self._dtype = check_dtype(dtype)
+        self._scale = check_scale(scale, self._head_dim)
+        self._window = None if window is None else as_count(window, "window")
+        self._heads = self._make_heads()
+
+    def __len__(self) -> int:
+        return len(self._heads)
+
+    def __repr__(self) -> str:
+        return (
+            f"KVCache({len(self)} tokens, head_dim={self._head_dim}, "
+            f"value_dim={self._value_dim}, num_kv_heads={self._shape[-1]}, "
+            f"batch_shape={self._shape[:-1]}, dtype={self._dtype})"
+        )
+
+    @property
+    def batch_shape(self) -> tuple[int, ...]:
+        """Axes before that of the heads."""
+        return self._shape[:-1]
+
+    @property
+    def scale(self) -> float:
+        """Of scores."""
+        return self._scale
+
+    @property
+    def keys(self) -> np.ndarray:
+        """Keys (*batch, kv_heads, tokens, head_dim); a read-only view, until the cache changes."""
+        return self._rows(self._heads.keys)
+
+    @property
+    def values(self) -> np.ndarray:
+        """Values (*batch, kv_heads, tokens, value_dim); a read-only view, as `keys`."""
+        return self._rows(self._heads.values)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of keys, values and codes, with what is kept free for more."""
+        return self._heads.nbytes
+
+    def append(self, key: ArrayLike, value: ArrayLike) -> None:
+        """Append tokens to all heads. If anything is wrong, nothing is appended.
+
+        Parameters
+        ----------
+        key : array_like, shape (*batch, kv_heads, t, head_dim)
+        value : array_like, shape (*batch, kv_heads, t, value_dim)
+            Finite; of a dtype that the cache's holds.
+
+        Raises
+        ------
+        TypeError, ValueError
+            Of another shape or dtype, NaN or infinities, more tokens than can be counted.
+        """
+        before, shape = len(self), (*self._shape, None, self._head_dim)
+        keys = as_tokens(key, "key", shape, self._dtype, before)
+        shape = (*self._shape, keys.shape[-2], self._value_dim)
+        values = as_tokens(value, "value", shape, self._dtype, before)
+        flat = (self._heads.heads, keys.shape[-2])
+        self._heads.extend(
+            keys.reshape(*flat, self._head_dim), values.reshape(*flat, self._value_dim)
+        )
+
+    def crop(self, count: int) -> None:
+        """Keep the first `count` tokens.
+
+        Raises
+        ------
+        TypeError, ValueError
+            Not an integer; more than there are.
+        """
+        count = as_count(count, "count")
+        if count > len(self):
+            raise ValueError(f"count: expected 0 … {len(self)}, got {count}")
+        self._heads.crop(count)
+
+    def reorder(self, idx: ArrayLike) -> None:
+        """Let row b of the first axis of the batch be what row ``idx[b]`` was: beam search.
+
+        Rows are copied, so those that were one go on apart.
+
+        Parameters
+        ----------
+        idx : array_like of int, shape (rows,)
+            At least one; some may be repeated or left out, and the batch have more or fewer rows.
+
+        Raises
+        ------
+        TypeError, ValueError
+            Not integers, or of no row; a cache without batch.
+        """
+        rows = as_ancestors(idx, self._shape)
+        each = math.prod(self._shape[1:])
+        self._heads.take((rows[:, None] * each + np.arange(each)).ravel())
+        self._shape = (len(rows), *self._shape[1:])
+
+    def attend(self, query: ArrayLike, rule: Rule = DEFAULT_RULE) -> Attended:
+        """Softmax attention of the last tokens' queries over the tokens each sees.
+
+        Parameters
+        ----------
+        query : array_like, shape (*batch, heads, length, head_dim)
+            Finite; `heads` a multiple of kv_heads: query head h reads kv head
+            h // (heads / kv_heads). Query i sees the first ``len(cache) - length + i + 1`` tokens.
+        rule : TopR, Threshold, Mass, Error or Sampled, optional
+            When a query has read enough.
+
+        Returns
+        -------
+        Attended
+            output (*batch, heads, length, value_dim) in the promoted dtype of query and cache; the
+            rest (*batch, heads, length). Zero, with ``lse = -inf``, where there is no token.
+
+        Raises
+        ------
+        TypeError, ValueError
+            Not a rule; queries of another shape, more than tokens, or not finite; scores beyond
+            float64.
+        """
+        check_rule(rule)
+        asked, key_norms, values = self._asked(query)
+        scale, lengths = self._scale, np.tile(asked.lengths, self._heads.heads)
+        errors = bounds.score_error(asked.norms, key_norms, scale, self._head_dim)
+        cut = cut_of(rule, lengths, errors, rounding_unit(asked.dtype), values, scale)
+        readings = make_readings(len(lengths), self._value_dim)
+        if isinstance(rule, Sampled):
+            unit = rounding_unit(asked.dtype)
+            estimates = self._heads.sampled(
+                rule, asked.queries, asked.lengths, cut, scale, unit, readings
+            )
+            moved = drift(readings, estimates, errors)
+            got = certified(readings._replace(drift=moved), values, asked.dtype, estimates)
+            return _shaped(got, asked)
+        self._heads.softmax(asked.queries, asked.lengths, cut, scale, readings)
+        moved = bounds.weight_drift(readings.mass, errors, readings.reported)
+        return _shaped(certified(readings._replace(drift=moved), values, asked.dtype), asked)
+
+    def relu(self, query: ArrayLike, *, threshold: float, power: int = 1) -> Attended:
+        """ReLU attention, exact up to rounding: weights max(0, scale <q, k> - threshold)^power.
+
+        Parameters
+        ----------
+        query
+            As for `attend`.
+        threshold : float
+            Of scaled scores; finite.
+        power : int, optional
+            At least 1.
+
+        Returns
+        -------
+        Attended
+            As for `attend`; zero, with ``lse = -inf``, also where no token is active. `reported`
+            counts active tokens.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As for `attend`; a threshold that is not finite, a power below 1.
+        """
+        threshold, power = check_relu(threshold, power)
+        asked, key_norms, values = self._asked(query)
+        offsets, errors = relu_offsets(
+            threshold, asked.norms, key_norms, self._scale, self._head_dim
+        )
+        readings = make_readings(len(errors), self._value_dim)
+        of_scores = offsets, errors, self._scale, threshold, power
+        self._heads.relu(asked.queries, asked.lengths, *of_scores, readings)
+        moved = readings.drift + bounds.gamma(readings.reported + 4) * readings.mass
+        return _shaped(certified(readings._replace(drift=moved), values, asked.dtype), asked)
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write everything to one .npz file, codes included: they take longer to make than to read.
+
+        Parameters
+        ----------
+        path : str or path-like
+            Of the file, as it is to be called. Nothing in it is pickled.
+        """
+        write_arrays(path, self.__getstate__())
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> "KVCache":
+        """Read what `save` wrote. The cache answers as the one that was saved.
+
+        Raises
+        ------
+        OSError
+            No such file.
+        ValueError
+            Not a file that `save` wrote.
+        """
+        cache = cls.__new__(cls)
+        try:
+            cache.__setstate__(read_arrays(path))
+        except (KeyError, TypeError, ValueError, zipfile.BadZipFile, EOFError) as wrong:
+            raise ValueError(
+                f"path: expected a file that KVCache.save wrote, got {os.fspath(path)!r}"
+            ) from wrong
+        return cache
+
+    def statistics(self) -> CacheStatistics:
+        """Tokens, those with codes, the mean share read so far, and bytes, by head."""
+        heads, (seen, read) = self._heads.heads, self._heads.seen_and_read
+        share = np.where(seen > 0, read / np.maximum(seen, 1), np.nan)
+        columns = (
+            np.full(heads, len(self)),
+            np.full(heads, self._heads.coded),
+            share,
+            np.full(heads, self.nbytes // heads),
+        )
+        return CacheStatistics(*(column.reshape(self._shape) for column in columns))
+
+    def explain(self) -> str:
+        """What is held and how it is read, in a few lines."""
+        tokens, heads, coded = len(self), self._heads.heads, self._heads.coded
+        seen, read = (int(count.sum()) for count in self._heads.seen_and_read)
+        share = f"{read / seen:.1%} of the keys they saw" if seen else "nothing yet"
+        return (
+            f"{tokens} tokens in {heads} heads of {self._head_dim} dimensions, {self._dtype}, "
+            f"{self.nbytes / 1e6:.1f} MB\n"
+            f"{coded} with 8-bit codes, which tell a query what to read\n"
+            f"{tokens - coded} without, which every query reads\n"
+            f"queries have read {share}"
+        )
+
+    def __getstate__(self) -> dict[str, np.ndarray]:
+        """Arrays by name, without what is free."""
+        window = -1 if self._window is None else self._window
+        return {
+            "shape": np.array(self._shape),
+            "settings": np.array((self._head_dim, self._value_dim, window)),
+            "scale": np.array(self._scale),
+            **self._heads.state(),
+        }
+
+    def __setstate__(self, state: dict[str, np.ndarray]) -> None:
+        *batch, kv_heads = state["shape"].tolist()
+        head_dim, value_dim, window = state["settings"].tolist()
+        self.__init__(
+            head_dim,
+            value_dim,
+            kv_heads,
+            tuple(batch),
+            dtype=state["keys"].dtype,
+            scale=float(state["scale"]),
+            window=None if window < 0 else window,
+        )
+        self._heads.restore(state)
+
+    def _make_heads(self) -> GrowingHeads:
+        heads = math.prod(self._shape)
+        return GrowingHeads(heads, self._head_dim, self._value_dim, self._dtype, self._window)
+
+    def _rows(self, array: np.ndarray) -> np.ndarray:
+        return frozen(array.reshape(*self._shape, *array.shape[1:]))
+
+    def _asked(self, query: ArrayLike) -> tuple[Asked, np.ndarray, bounds.ValueRange]:
+        """Checked queries; the largest norms of keys and the ranges of values of each."""
+        asked = as_asked(query, self._shape, self._head_dim, len(self), self._dtype)
+        m, measures = len(asked.lengths), self._heads.measures()
+        key_norms, low, high = (np.repeat(array, m, axis=0) for array in measures)
+        check_scores(asked.norms, key_norms, self._scale)
+        return asked, key_norms, bounds.ValueRange(low, high)
+
+
+def _shaped(got: Attended, asked: Asked) -> Attended:
+    """Rows in the shape of the queries."""
+    rows = (field.reshape(asked.shape) for field in (*got[1:], got.lse_bound, got.sampled))
+    return Attended(got.output.reshape(*asked.shape, got.output.shape[-1]), *rows)

@@ -1,0 +1,296 @@
+"""Heads to which as many tokens are appended each: rows in one room, codes and fits by head.
+
+A token is written to all heads at once, and one kernel answers for as many heads as a thread takes.
+What is done to a head's codes is in `coded_head.py`.
+
+Structures that are built once become ones to append to by the logarithmic method: parts of sizes
+2^i that are merged, so that each point moves O(log n) times and each query asks O(log n) parts.
+Codes need none of it: a key's code depends on the key and the fit alone, so it is written in place.
+The fit is made anew each time keys have quadrupled, so a key gets 4/3 codes on average: O(d^2) a
+token, amortised.
+"""
+
+import copy
+from collections.abc import Iterator
+
+import numpy as np
+
+from halfspace import parallel
+from halfspace.jit import Bound
+from halfspace.tiles import TILE, frozen
+
+from . import bounds
+from .arrays_by_name import arrays_by_name, as_stored, from_arrays
+from .coded_head import CHUNK, KEY_NANOSECONDS, PRODUCT_NANOSECONDS, CodedHead
+from .coded_heads import CodedHeads, part_of, pieces, relu_of_heads, softmax_of_heads, stacked
+from .reading import Cut, Readings
+from .room import Room, make_room, tiles_for, widened
+from .rules import Sampled
+from .sampled import Estimates, aim, make_estimates
+
+
+class GrowingHeads:
+    """Keys and values of some heads, with as many tokens each.
+
+    Parameters
+    ----------
+    heads, head_dim, value_dim : int
+    dtype : dtype
+        float32 or float64.
+    uncoded : int, optional
+        As for `CodedHead`.
+    """
+
+    def __init__(
+        self, heads: int, head_dim: int, value_dim: int, dtype: np.dtype, uncoded: int | None
+    ) -> None:
+        first = CodedHead(
+            np.empty((0, head_dim), dtype), np.empty((0, value_dim), dtype), uncoded=uncoded
+        )
+        self._heads = [copy.copy(first) for _ in range(heads)]
+        self._count, self._measured = 0, 0
+        self._key_norms = np.zeros(heads)
+        self._low, self._high = np.zeros((2, heads, value_dim))
+        self._seen, self._read = np.zeros((2, heads), np.int64)
+        self._live_in(make_room((heads,), 0, head_dim, value_dim, (dtype, dtype)))
+
+    def __len__(self) -> int:
+        return self._count
+
+    @property
+    def heads(self) -> int:
+        """How many heads."""
+        return len(self._heads)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of keys, values and codes, with what is kept free for more."""
+        return self._room.nbytes
+
+    @property
+    def coded(self) -> int:
+        """Tokens that have codes: the first ones."""
+        return self._heads[0].coded
+
+    @property
+    def keys(self) -> np.ndarray:
+        """Keys (heads, tokens, head_dim), as a view."""
+        return self._room.keys[:, : self._count]
+
+    @property
+    def values(self) -> np.ndarray:
+        """Values (heads, tokens, value_dim), as a view."""
+        return self._room.values[:, : self._count]
+
+    @property
+    def seen_and_read(self) -> tuple[np.ndarray, np.ndarray]:
+        """Keys that queries saw so far, and those of them that were read, by head."""
+        return self._seen, self._read
+
+    def extend(self, keys: np.ndarray, values: np.ndarray) -> None:
+        """Append keys (heads, t, head_dim) and values (heads, t, value_dim)."""
+        before, end = self._count, self._count + keys.shape[1]
+        tiles = tiles_for(end, self._room.tiles)
+        if tiles > self._room.tiles:
+            self._live_in(widened(self._room, tiles))
+        self._room.keys[:, before:end], self._room.values[:, before:end] = keys, values
+        self._count = end
+        if self._heads[0].due(end):
+            parallel.run([lambda head=head: head.advance(end) for head in self._heads])
+            self._bind()
+        else:
+            for head in self._heads:
+                head.wait(end)
+
+    def crop(self, count: int) -> None:
+        """Forget all but the first `count` tokens."""
+        for head in self._heads:
+            head.crop(count)
+        if count < self._measured and self._reaches_out(count, self._measured):
+            self._measured = 0
+        self._count, self._measured = count, min(self._measured, count)
+
+    def take(self, old: np.ndarray) -> None:
+        """Let head h be what head ``old[h]`` was."""
+        keys, values = self._room.keys, self._room.values
+        room = make_room(
+            (len(old),), self._room.tiles, keys.shape[-1], values.shape[-1], (keys.dtype,) * 2
+        )
+        for mine, new in zip(self._room, room, strict=True):
+            np.take(mine, old, axis=0, out=new, mode="clip")
+        self._heads = [copy.copy(self._heads[h]) for h in old]
+        for name in ("_key_norms", "_low", "_high", "_seen", "_read"):
+            setattr(self, name, getattr(self, name)[old])
+        self._live_in(room)
+
+    def measures(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Largest norms of keys (heads,), and the range of values, (heads, value_dim) twice."""
+        for norms, low, high in self._measures(self._measured, self._count):
+            if self._measured:
+                norms = np.maximum(norms, self._key_norms)
+                low, high = np.minimum(low, self._low), np.maximum(high, self._high)
+            self._key_norms, self._low, self._high = norms, low, high
+            self._measured = self._count
+        return self._key_norms, self._low, self._high
+
+    def softmax(
+        self, queries: np.ndarray, lengths: np.ndarray, cut: Cut, scale: float, readings: Readings
+    ) -> None:
+        """Fill the readings, by query of all heads, of softmax attention.
+
+        Parameters
+        ----------
+        queries : ndarray of float64, shape (heads, m, head_dim)
+        lengths : ndarray of int64, shape (m,)
+            Tokens that each sees.
+        cut : Cut
+            By query of all heads, (heads m,).
+        scale : float
+        readings : Readings
+            Filled, (heads m, ...).
+        """
+        shape = queries.shape[:2]
+        mine = Cut(cut.kind, *(array.reshape(*shape, *array.shape[1:]) for array in cut[1:]))
+        self._run(self._softmax, queries, lengths, (mine, scale), readings)
+
+    def sampled(
+        self,
+        rule: Sampled,
+        queries: np.ndarray,
+        lengths: np.ndarray,
+        cut: Cut,
+        scale: float,
+        unit: float,
+        readings: Readings,
+    ) -> Estimates:
+        """As `softmax`, by sampling where that reads less; `unit` is of the output's rounding."""
+        heads, m, _ = queries.shape
+        estimates = make_estimates(heads * m)
+        for h, head in enumerate(self._heads):
+            rows = slice(h * m, (h + 1) * m)
+            span = bounds.ValueRange(self._low[h], self._high[h])
+            mine, asked = cut.of(rows), frozen(queries[h])
+            goal = aim(rule, asked, head.values, span, lengths, mine.errors, unit)
+            some = Readings(*(field[rows] for field in readings))
+            got = head.sampled(goal, asked, lengths, mine, scale, some)
+            for all_of_them, those in zip(estimates, got, strict=True):
+                all_of_them[rows] = those
+        self._count_reads(readings.looked.reshape(heads, m), readings.reported.reshape(heads, m))
+        return estimates
+
+    def relu(
+        self,
+        queries: np.ndarray,
+        lengths: np.ndarray,
+        offsets: np.ndarray,
+        errors: np.ndarray,
+        scale: float,
+        threshold: float,
+        power: int,
+        readings: Readings,
+    ) -> None:
+        """Fill the readings of ReLU attention; what is by query is by query of all heads."""
+        shape = queries.shape[:2]
+        mine = offsets.reshape(shape), errors.reshape(shape), scale, threshold, power
+        self._run(self._relu, queries, lengths, mine, readings)
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Arrays by name, without what is free."""
+        tiles = self.coded // TILE
+        return {
+            "keys": self.keys,
+            "values": self.values,
+            "always": self._room.always[:, :tiles],
+            "codes": self._room.codes[:, :tiles],
+            "progress": np.array((self.coded, self._heads[0].fitted)),
+            "counts": np.array((self._seen, self._read)),
+            **arrays_by_name(self._softmax.first.fit, "fit"),
+        }
+
+    def restore(self, state: dict[str, np.ndarray]) -> None:
+        """Be, without tokens so far, what had such a state.
+
+        Raises
+        ------
+        KeyError, ValueError
+            It is not that of heads like these.
+        """
+        tokens, (coded, fitted) = state["keys"].shape[1], state["progress"].tolist()
+        if coded % TILE or not 0 <= coded <= tokens:
+            raise ValueError(f"progress: expected whole tiles of {tokens} tokens, got {coded}")
+        room = widened(self._room, tiles_for(tokens, 0))
+        rows = tokens, tokens, coded // TILE, coded // TILE
+        for name, array, count in zip(Room._fields, room, rows, strict=True):
+            filled = array[:, :count]
+            filled[:] = as_stored(state[name], filled, name)
+        fits = from_arrays(self._softmax.first.fit, "fit", state)
+        self._seen, self._read = as_stored(
+            state["counts"], np.array((self._seen, self._read)), "counts"
+        )
+        for h, head in enumerate(self._heads):
+            head.take_over(_of_head(room, h), tokens, coded, fitted, part_of(fits, h))
+        self._count = tokens
+        self._live_in(room)
+
+    def _live_in(self, room: Room) -> None:
+        """Keep rows, from now on, in room that holds those there are."""
+        self._room = room
+        for h, head in enumerate(self._heads):
+            head.live_in(_of_head(room, h))
+        self._bind()
+
+    def _bind(self) -> None:
+        """Let kernels see the room and the fits there are."""
+        views = Room(*(frozen(array.view()) for array in self._room))
+        heads = CodedHeads(views, stacked([head.fit for head in self._heads]))
+        self._softmax, self._relu = Bound(softmax_of_heads, heads), Bound(relu_of_heads, heads)
+
+    def _run(
+        self,
+        kernel: Bound,
+        queries: np.ndarray,
+        lengths: np.ndarray,
+        arguments: tuple,
+        readings: Readings,
+    ) -> None:
+        """Fill the readings, by threads where that pays."""
+        heads, m, d = queries.shape
+        slots = -(-self._count // TILE) * TILE
+        mine = Readings(*(field.reshape(heads, m, *field.shape[1:]) for field in readings))
+        some = slots, queries, lengths, *arguments, mine
+        of_threads = pieces(heads, m, slots * (KEY_NANOSECONDS + PRODUCT_NANOSECONDS * d))
+        parallel.run([lambda piece=piece: kernel(piece, *some) for piece in of_threads])
+        self._count_reads(mine.looked, mine.reported)
+
+    def _count_reads(self, looked: np.ndarray, reported: np.ndarray) -> None:
+        self._seen += looked.sum(axis=1)
+        self._read += reported.sum(axis=1)
+
+    def _measures(
+        self, first: int, last: int
+    ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """Largest norms, and ranges of values, of some tokens after others, by head."""
+        heads, _, d = self._room.keys.shape
+        step = max(1, CHUNK // (heads * d))
+        for start in range(first, last, step):
+            rows = slice(start, min(start + step, last))
+            norms = bounds.norms(self._room.keys[:, rows].reshape(-1, d))
+            values = self._room.values[:, rows]
+            yield (
+                norms.reshape(heads, -1).max(axis=1),
+                values.min(axis=1).astype(np.float64),
+                values.max(axis=1).astype(np.float64),
+            )
+
+    def _reaches_out(self, first: int, last: int) -> bool:
+        """Whether any of these tokens is as far out as any is, so that measures rest on it."""
+        return any(
+            (norms >= self._key_norms).any()
+            or (low <= self._low).any()
+            or (high >= self._high).any()
+            for norms, low, high in self._measures(first, last)
+        )
+
+
+def _of_head(room: Room, h: int) -> Room:
+    return Room(*(array[h] for array in room))
