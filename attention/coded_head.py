@@ -140,6 +140,8 @@ class CodedHead:
         self._count = min(self._count, count)
         # Codes of a tile are written once: one that was cut through waits to be whole again.
         self._coded = min(self._coded, self._count // TILE * TILE)
+        # Fitted anew before long where hardly any of the keys are left that the codes were made for.
+        self._fitted = min(self._fitted, self._count)
         first = self._coded // TILE
         self._always[first:] = _ALL
         self._codes[first:] = 0
