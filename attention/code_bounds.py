@@ -16,6 +16,9 @@ from .exponential import LEAST_POWER_SINGLE, power_of_two
 NOWHERE = np.int32(-(2**30))
 """In place of a product: codes say nothing of the key, or the query does not see it."""
 
+LOWEST = np.int32(NOWHERE + 1)
+"""A bar that every product reaches."""
+
 MOST_PRODUCT = np.int32(2**31 - 1)
 """Beyond any product."""
 
@@ -64,13 +67,13 @@ def _tile_mass(row, bar, at, step):
     for i in range(TILE):
         power = max(np.float32(np.int32(row[i] - at)) * step, LEAST_POWER_SINGLE)
         weight = power_of_two(power)
-        total += weight if row[i] < bar else np.float32(0.0)
+        total += weight if (row[i] < bar) & (row[i] > NOWHERE) else np.float32(0.0)
     return total
 
 
 @part
 def mass_below(row, bar, at, step):
-    """Sum of 2^((p - at) step) over products p < bar <= at, and a little for those NOWHERE."""
+    """Sum of 2^((p - at) step) over products p < bar <= at, but for those NOWHERE."""
     total = 0.0
     for start in range(0, row.size, TILE):
         total += np.float64(_tile_mass(row[start : start + TILE], bar, at, step))
@@ -83,7 +86,8 @@ def _tile_weights(row, bar, at, step, weights):
     for i in range(TILE):
         power = max(np.float32(np.int32(row[i] - at)) * step, LEAST_POWER_SINGLE)
         weight = power_of_two(power)
-        weights[i] = weight if row[i] < bar and power >= LEAST_DRAWN else none
+        drawn = (row[i] < bar) & (row[i] > NOWHERE) & (power >= LEAST_DRAWN)
+        weights[i] = weight if drawn else none
 
 
 @part
@@ -118,7 +122,8 @@ def collect(row, bar, upto, chosen, size):
 def _fill_places(row, at, step, last, places):
     none = np.float32(0.0)
     for i in range(TILE):
-        places[i] = np.int32(min(max(np.float32(np.int32(at - row[i])) * step, none), last))
+        place = min(max(np.float32(np.int32(at - row[i])) * step, none), last)
+        places[i] = np.int32(place if row[i] > NOWHERE else last)
 
 
 @part

@@ -181,7 +181,8 @@ class CodedHead:
         tiles = slice(kept // TILE, -(-self._coded // TILE))
         self._always[tiles], self._codes[tiles] = ALL, 0
         self._coded = kept
-        self._fitted = self._fitted if kept else 0
+        # Fitted anew before long where hardly any of the keys it was made for are left.
+        self._fitted = min(self._fitted, self._count) if kept else 0
 
     def _encode(self, last: int) -> None:
         """Give codes to all keys before `last`."""

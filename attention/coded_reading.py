@@ -31,6 +31,7 @@ from .code_bounds import (
     EDGES,
     FURTHEST,
     GUESS_BINS,
+    LOWEST,
     MOST_PRODUCT,
     NOWHERE,
     SUM_ERROR,
@@ -54,6 +55,9 @@ LEAST_SAMPLE, MOST_STRIDE = 32, 16
 
 OPTIMISM = 0.55
 """Part of the values' width that an output is expected to be from the far end of their range."""
+
+LEAST_UNIT = 1e-290
+"""Below so many nats a product, codes say nothing."""
 
 _ONE = np.uint64(1)
 _ALL = ~np.uint64(0)
@@ -107,6 +111,7 @@ class View(NamedTuple):
     constant: float  # of bounds, in nats
     unit: float  # nats a product
     step: float  # powers of two a product, float32
+    short: float  # nats that the bound of `at` is below L
     widen: float  # what rounding may make of a mass
     stride: int  # of the histogram
     ratio: float  # about what a weight is of its bound
@@ -183,32 +188,49 @@ def _sum_weights(scratch, first, last, level):
 
 
 @part
+def _product_of(level, constant, unit, blur):
+    """Largest product whose bound is `level` or less; where that cannot be said, all are above."""
+    place = (level - constant) / unit
+    if not (place > -FURTHEST and unit > LEAST_UNIT and blur < LARGEST_EXPONENT):
+        return np.int32(-FURTHEST)
+    return np.int32(math.floor(min(place, FURTHEST)))
+
+
+@part
 def look(head, query, scale, bounds, error, row, level, scratch):
     """Level and histogram of a query's coded keys; `level` is that of keys without a code."""
     best = highest(row)
     constant, unit = scale * bounds[0], scale * bounds[1]
     level = max(level, scale * dot(query, head.keys, best))
-    at = np.int32(math.floor(min(max((level - constant) / unit, -FURTHEST), FURTHEST)))
+    blur = error + 1e-14 * (1.0 + abs(level) + abs(constant))
+    at, unit = _product_of(level, constant, unit, blur), max(unit, LEAST_UNIT)
     step = np.float32(min(unit * LOG2_E, 1e30))
-    blur = error + 1e-12 * (1.0 + abs(level) + abs(constant))
     widen = (1.0 + SUM_ERROR) * math.exp(min(blur, LARGEST_EXPONENT))
     stride = min(max(row.size // TILE // LEAST_SAMPLE, 1), MOST_STRIDE)
     per_bin = np.float32(min(unit * BINS_PER_NAT, 1e30))
     sample_histogram(row, at, per_bin, stride, scratch.bins, scratch.counts)
     ratio = math.exp(min(level - constant - unit * np.float64(row[best]), 0.0))
-    return View(level, at, constant, unit, step, widen, stride, ratio)
+    short = max(level - constant - unit * np.float64(at), 0.0)
+    return View(level, at, constant, unit, step, short, widen, stride, ratio)
 
 
 @part
 def bar_below(view, nats):
     """Least product of keys whose bound is at most so many nats below L, never above `at`."""
-    return np.int32(max(np.float64(view.at) - max(nats / view.unit, 0.0) - 1.0, NOWHERE + 1.0))
+    return np.int32(max(np.float64(view.at) - max(nats / view.unit, 0.0) - 1.0, LOWEST))
+
+
+@part
+def _bar_of_offset(bounds, offset, at):
+    """Product that all keys of <q, k> >= offset reach, below `at`."""
+    bar = min(bar_of(bounds[0], bounds[1], offset), at - np.int32(1))
+    return max(bar, LOWEST)
 
 
 @part
 def _missed(view, row, bar):
     """Upper bound on the mass of keys below the bar, in units of exp(L)."""
-    if bar <= NOWHERE + 1:
+    if bar <= LOWEST:
         return 0.0
     return mass_below(row, bar, view.at, view.step) * view.widen
 
@@ -238,10 +260,8 @@ def guess_place(view, counts, share, first, mass, per_count):
 
 
 @part
-def _lower(head, query, scale, row, place, bar, size, view, scratch):
-    """Read what is down to bin `place` and below the present bar; the new bar, and keys read."""
-    lowest = NOWHERE + np.int32(1)
-    new = lowest if place >= GUESS_BINS else bar_below(view, place / BINS_PER_NAT)
+def _lower(head, query, scale, row, new, bar, size, scratch):
+    """Read what reaches the new bar and not the present one; the bar then, and keys read."""
     new = min(new, bar)
     more = collect(row, new, bar, scratch.chosen, size)
     score_chosen(head.keys, query, scale, scratch.chosen, size, more, scratch.scores)
@@ -299,10 +319,11 @@ def read_share(head, query, scale, cut, q, row, size, view, scratch, output):
             view, scratch.counts, wanted, place, max(mass, 1.0), np.float64(view.stride)
         )
         before, place = size, max(place, guess)
-        bar, size = _lower(head, query, scale, row, place, bar, size, view, scratch)
+        new = LOWEST if place >= GUESS_BINS else bar_below(view, place / BINS_PER_NAT)
+        bar, size = _lower(head, query, scale, row, new, bar, size, scratch)
         mass += _sum_weights(scratch, before, size, view.level)
         missed = _missed(view, row, bar)
-        if missed <= wanted * (mass + missed):
+        if missed == 0.0 or missed <= wanted * (mass + missed):
             if not left > 0.0 or missed == 0.0:
                 return Read(size, missed, view.level, -np.inf, 0.0)
             top, total = average(head.values, scratch, size, output)
@@ -314,25 +335,44 @@ def read_share(head, query, scale, cut, q, row, size, view, scratch, output):
 
 
 @part
-def _read_top(head, query, scale, rank, row, size, view, scratch):
+def _place_of(counts, wanted):
+    """First bin before which there are so many; GUESS_BINS where only the open one may do."""
+    place, seen = 0, 0
+    while place < GUESS_BINS and seen < wanted:
+        seen += counts[place]
+        place += 1
+    return place
+
+
+@part
+def _nats_of(view, row, wanted, scratch):
+    """How far below L so many keys of the histogram's are, about, and how finely that is known."""
+    per_nat, place = np.float64(BINS_PER_NAT), _place_of(scratch.counts, wanted)
+    # Scores of any size, so wider bins until the open one is not needed.
+    while place >= GUESS_BINS and per_nat * view.unit > 1e-7:
+        per_nat /= 8.0
+        per_bin = np.float32(min(per_nat * view.unit, 1e30))
+        sample_histogram(row, view.at, per_bin, view.stride, scratch.bins, scratch.counts)
+        place = _place_of(scratch.counts, wanted)
+    return place / per_nat, 1.0 / per_nat
+
+
+@part
+def _read_top(head, query, scale, rank, error, row, size, view, scratch):
     """Read until the `rank` keys of largest score are among those read: how many, and the bar."""
     expected, uncoded = rank / np.float64(view.stride), size
     wanted = expected + 3.0 * math.sqrt(expected) + 3.0 if view.stride > 1 else expected
-    bar, place, seen = MOST_PRODUCT, 0, 0.0
-    while place < GUESS_BINS and seen < wanted:
-        seen += scratch.counts[place]
-        place += 1
+    bar, (nats, step) = MOST_PRODUCT, _nats_of(view, row, wanted, scratch)
     while True:
-        bar, size = _lower(head, query, scale, row, place, bar, size, view, scratch)
+        bar, size = _lower(head, query, scale, row, bar_below(view, nats), bar, size, scratch)
         # Those without a code are as good as any, so not as good as these.
-        if size - uncoded >= rank or place >= GUESS_BINS:
+        if size - uncoded >= rank or bar <= LOWEST:
             break
-        place = min(place + max(1, place // 8), GUESS_BINS)
-    if not 0 < rank < size:
+        nats, step = nats + step, 2.0 * step
+    if not 0 < rank <= size:
         return size, bar
-    nats = view.level - _ranked(rank, size, scratch)
-    place = np.int64(min(max(math.ceil(nats * BINS_PER_NAT), place), GUESS_BINS))
-    bar, size = _lower(head, query, scale, row, place, bar, size, view, scratch)
+    nats = view.level - _ranked(rank, size, scratch) + error
+    bar, size = _lower(head, query, scale, row, bar_below(view, nats), bar, size, scratch)
     return size, bar
 
 
@@ -380,8 +420,9 @@ def _keep_inside(keys, normal, offset, scale, error, level, size, scratch):
     around = error + 4e-16 * abs(b)
     kept, left = 0, 0.0
     for i in range(size):
-        inside = scores[i] > b + around
-        if abs(scores[i] - b) <= around:
+        away = scores[i] - b
+        inside = away > around
+        if abs(away) <= around:
             key = keys[chosen[i]]
             inside = exact_sign(normal, key, key[:0], offset, scratch.limbs) >= 0
         if inside:
@@ -399,7 +440,7 @@ def _read(head, query, scale, cut, q, bounds, length, row, scratch, output):
     size = list_uncoded(head.always, length, row, scratch.chosen)
     score_chosen(head.keys, query, scale, scratch.chosen, 0, size, scratch.scores)
     level, missed, left, coded = largest(scratch.scores[:size]), 0.0, 0.0, size < length
-    view = View(level, np.int32(0), 0.0, 1.0, np.float32(1.0), 1.0, 1, 1.0)
+    view = View(level, np.int32(0), 0.0, 1.0, np.float32(1.0), 0.0, 1.0, 1, 1.0)
     if coded:
         view = look(head, query, scale, bounds, error, row, level, scratch)
         level = view.level
@@ -407,22 +448,24 @@ def _read(head, query, scale, cut, q, bounds, length, row, scratch, output):
         if coded:
             return read_share(head, query, scale, cut, q, row, size, view, scratch, output)
         return Read(size, 0.0, level, -np.inf, 0.0)
-    bar = NOWHERE + np.int32(1)
+    bar = LOWEST
     if kind == TOP_R:
         rank = np.int64(cut.parameters[q])
         if coded:
-            size, bar = _read_top(head, query, scale, rank, row, size, view, scratch)
+            size, bar = _read_top(head, query, scale, rank, error, row, size, view, scratch)
+        level = largest(scratch.scores[:size])
         size, left = _keep_best(rank, level, size, scratch)
     else:
         if coded:
-            bar = bar_below(view, level - scale * cut.offsets[q])
+            bar = _bar_of_offset(bounds, cut.offsets[q], view.at)
             before, size = size, collect(row, bar, MOST_PRODUCT, scratch.chosen, size)
             score_chosen(head.keys, query, scale, scratch.chosen, before, size, scratch.scores)
+        level = largest(scratch.scores[:size])
         size, left = _keep_inside(
             head.keys, query, cut.offsets[q], scale, error, level, size, scratch
         )
     if coded:
-        missed = _missed(view, row, bar)
+        missed = _missed(view, row, bar) * math.exp(min(view.level - level, LARGEST_EXPONENT))
     missed = (missed + left * math.exp(min(error, LARGEST_EXPONENT))) * SURE
     return Read(size, missed, level, -np.inf, 0.0)
 
@@ -520,7 +563,7 @@ def coded_relu(head, aims, queries, lengths, offsets, errors, scale, threshold, 
             row = rows[q - first, : (lengths[q] + TILE - 1) // TILE * TILE]
             size = list_uncoded(head.always, lengths[q], row, chosen)
             bar = bar_of(aims.bounds[q, 0], aims.bounds[q, 1], offsets[q])
-            size = collect(row, max(bar, NOWHERE + np.int32(1)), MOST_PRODUCT, chosen, size)
+            size = collect(row, max(bar, LOWEST), MOST_PRODUCT, chosen, size)
             score_chosen(head.keys, queries[q], scale, chosen, 0, size, scores)
             average_relu(
                 head.values, chosen[:size], scores[:size], threshold, power, errors[q], q, readings

@@ -79,7 +79,7 @@ def _heavy_bin(view, row, scratch, prior, target, drops, fine):
 @part
 def _ratios(view, gap):
     """Least and largest that a weight can be of its proposal."""
-    return math.exp(-(gap + view.unit)) / (view.widen * (1.0 + 1e-3)), view.widen
+    return math.exp(-(gap + view.short)) / (view.widen * (1.0 + 1e-3)), view.widen
 
 
 @kernel
@@ -121,7 +121,7 @@ def coded_sampled_rows(
             bounds = aims.bounds[q]
             view = look(head, query, scale, bounds, cut.errors[q], row, level, scratch)
             gap, place, draws = scale * bounds[2], 0, 0
-            if targets[q] > 0.0 and gap < WIDEST_GAP:
+            if targets[q] > 0.0 and gap + view.short < WIDEST_GAP:
                 drops = _drops(view, scratch.counts, cut.parameters[q], 1.0)
                 place = _heavy_bin(view, row, scratch, prior, targets[q], drops, fine)
             if place:

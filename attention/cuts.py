@@ -90,6 +90,8 @@ def _allowed_errors(
     """What missed mass may cost of eps, and what rounding does at most."""
     drift_share = bounds.weight_drift(np.ones(len(visible)), errors, visible)
     rounding = bounds.rounding_bound(drift_share, visible, values)
+    # Where all weights may be rounding, no bound is reached.
+    rounding[drift_share >= 1.0] = np.inf
     left = eps * (1.0 - 1e-9) - rounding - unit * values.size
     return np.maximum(left, 0.0), rounding
 

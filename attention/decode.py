@@ -19,6 +19,7 @@ from .cuts import cut_of, relu_offsets
 from .indexed_head import IndexedHead
 from .inputs import (
     LARGEST_SCORE,
+    check_count,
     check_lengths,
     check_output_dtype,
     check_relu,
@@ -145,8 +146,14 @@ class Decoder:
         self._stretch(keys, values)
 
     def crop(self, count: int) -> None:
-        """Forget all but the first `count` keys of a growing decoder."""
-        head = self._growing()
+        """Forget all but the first `count` keys, where there are more, of a growing decoder.
+
+        Raises
+        ------
+        TypeError, ValueError
+            Not a count; not growing.
+        """
+        head, count = self._growing(), check_count(count)
         if count < len(head):
             head.crop(count)
             self._values, self._key_norm = bounds.value_range(np.empty((0, self.value_dim))), 0.0

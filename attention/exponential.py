@@ -10,8 +10,8 @@ import numpy as np
 
 from halfspace.jit import MARGIN_COVERED, part
 
-LARGEST_EXPONENT = 700.0
-"""exp of it is a float64 still; of what is above it, `exponentials` make no more."""
+LARGEST_EXPONENT = 650.0
+"""What is above it, `exponentials` take for it: so many of them have a sum still."""
 
 LOG2_E = math.log2(math.e)
 _LN2_HIGH = float.fromhex("0x1.62e42feep-1")  # 32 bits: its products with k are exact

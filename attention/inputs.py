@@ -58,6 +58,17 @@ def check_relu(threshold: float, power: int) -> tuple[float, int]:
     return level, exponent
 
 
+def check_count(count: int) -> int:
+    """Return a number of keys, at least 0."""
+    try:
+        value = operator.index(count)
+    except TypeError:
+        raise TypeError(f"count: expected an integer, got {type(count).__name__}") from None
+    if isinstance(count, bool) or value < 0:
+        raise ValueError(f"count: expected an integer, at least 0, got {count}")
+    return value
+
+
 def check_lengths(lengths: ArrayLike, m: int, n: int) -> np.ndarray:
     """Check how many of n keys each of m queries sees; int64 (m,)."""
     array = np.asarray(lengths)

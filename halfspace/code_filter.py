@@ -227,7 +227,7 @@ def _gap(leading, projected, unit):
     for j in range(p, projected.size):
         rest += projected[j] * projected[j]
     # Codes of the query are off by half a unit, those of the ladders by one.
-    off, most = 0.5 * unit * math.sqrt(p), leading.residual.most
+    off, most = _root_above(0.25 * unit * unit * p) + 2.0**-499, leading.residual.most
     by_residual = _root_above(squares) * (leading.residual.first + most * leading.residual.step)
     by_rest = _root_above(rest) * (leading.rest.first + most * leading.rest.step)
     gap = 2.0 * (by_residual + off * leading.spread)

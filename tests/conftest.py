@@ -7,8 +7,8 @@ from attention import coded_head, scaled_dot_product
 
 from .sizes import JIT
 
-settings.register_profile("default", deadline=None, derandomize=False, max_examples=80)
-settings.register_profile("nojit", settings.get_profile("default"), max_examples=10)
+settings.register_profile("default", deadline=None, derandomize=False, max_examples=50)
+settings.register_profile("nojit", settings.get_profile("default"), max_examples=6)
 settings.register_profile("thorough", settings.get_profile("default"), max_examples=1000)
 settings.load_profile("default" if JIT else "nojit")
 
