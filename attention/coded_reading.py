@@ -354,7 +354,7 @@ def _nats_of(view, row, wanted, scratch):
         per_bin = np.float32(min(per_nat * view.unit, 1e30))
         sample_histogram(row, view.at, per_bin, view.stride, scratch.bins, scratch.counts)
         place = _place_of(scratch.counts, wanted)
-    return place / per_nat, max(1.0 / per_nat, view.unit)
+    return place / per_nat, 1.0 / per_nat
 
 
 @part
