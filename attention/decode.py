@@ -202,7 +202,7 @@ class Decoder:
             Finite.
         rule : TopR, Threshold, Mass, Error or Sampled
         lengths : ndarray of int64, shape (m,), optional
-            Each query sees only so many first keys; needs an index that keeps their order ("scan").
+            Each query sees only so many first keys; needs their order ("scan" or "cascade").
         dtype : dtype, optional
             Of the output.
 
@@ -293,5 +293,5 @@ class Decoder:
         if lengths is None:
             return np.full(m, len(self))
         if not self._head.keeps_order:
-            raise ValueError('lengths: expected an index of structure "scan", got a tree')
+            raise ValueError('lengths: expected structure "scan" or "cascade", got a tree')
         return check_lengths(lengths, m, len(self))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import halfspace
-from attention import Attended, Decoder, Error, merge
+from attention import Attended, Decoder, Error, TopR, dense, merge
 from attention.coded_reading import coded_rows
 from attention.reading import softmax_rows
 
@@ -76,3 +76,25 @@ def test_structures_that_copy_keys_are_refused():
     with pytest.raises(ValueError, match="structure: expected one without copies of points"):
         Decoder(keys, keys, structure="shallow_cuttings")
     assert type(Decoder(keys, keys)._head.index) is halfspace.KDTree
+
+
+@pytest.mark.parametrize(("seed", "scale"), [(87, 1e5), (87, 1e7), (93, 1e7)])
+def test_equal_keys_that_are_dropped_are_missed_however_large_scores_are(seed, scale):
+    # The key whose code promises most scores far below the best one, which others equal.
+    rng = np.random.default_rng(seed)
+    key = np.repeat(rng.standard_normal((40, 4)), 8, axis=0)
+    value, query = rng.standard_normal((320, 2)), rng.standard_normal((2, 4))
+    got = Decoder(key, value, scale=scale, structure="cascade").softmax(query, TopR(1))
+    output, lse = dense.softmax(query, key, value, scale=scale)
+    assert (np.abs(got.lse - lse) <= got.lse_bound).all()
+    assert (np.abs(got.output - output) <= got.bound[:, None]).all()
+
+
+@pytest.mark.parametrize(
+    ("count", "error"), [(-1, ValueError), (True, ValueError), (1.0, TypeError)]
+)
+def test_crop_wants_a_count(count, error):
+    decoder = Decoder(np.ones((9, 3)), np.ones((9, 2)), growing=True)
+    with pytest.raises(error, match="count: expected an integer"):
+        decoder.crop(count)
+    assert len(decoder) == 9
