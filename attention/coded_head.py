@@ -17,7 +17,8 @@ from halfspace.codes import Heads, Ladder, Leading, Rows, Steps, encode, fit_lea
 from halfspace.integer_dot import BLOCK
 from halfspace.tiles import TILE, arrays_of, frozen
 
-from .coded_reading import Aims, CodedKeys, aim_queries, coded_relu, coded_rows, fill_products
+from .coded_keys import Aims, CodedKeys, aim_queries, fill_products
+from .coded_reading import coded_relu, coded_rows
 from .coded_sampling import coded_sampled_rows
 from .reading import Cut, Readings
 from .room import ALL, BITS, Room, make_room, tiles_for, widened

@@ -12,7 +12,8 @@ from halfspace.jit import kernel
 from halfspace.tiles import TILE, frozen
 
 from .coded_head import Fit
-from .coded_reading import CodedKeys, aim_queries, coded_relu, coded_rows
+from .coded_keys import CodedKeys, aim_queries
+from .coded_reading import coded_relu, coded_rows
 from .reading import Cut, Readings
 from .room import BITS, Room
 

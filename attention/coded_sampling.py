@@ -21,20 +21,9 @@ from .code_bounds import (
     fill_weights,
     sample_histogram,
 )
-from .coded_reading import (
-    SURE,
-    Read,
-    average,
-    bar_below,
-    fill_tiles,
-    guess_place,
-    list_uncoded,
-    look,
-    make_scratch,
-    read_share,
-    score_chosen,
-    take,
-)
+from .coded_keys import SURE, bar_below, list_uncoded, look
+from .coded_reading import fill_block, take
+from .coded_rules import Read, average, guess_place, make_scratch, read_share, score_chosen
 from .deviations import Means
 from .draws import RUN
 from .reading import largest
@@ -95,7 +84,7 @@ def coded_sampled_rows(
     prior, states, targets, estimates
         As for `sampled.sampled_rows`.
     """
-    codes, slots, m = head.leading.codes, head.keys.shape[0], queries.shape[0]
+    slots, m = head.keys.shape[0], queries.shape[0]
     scratch, fine = make_scratch(slots), np.empty(BINS + 1, np.int64)
     spare, weights = make_sampling(slots, head.values.shape[1])
     output = np.empty(head.values.shape[1])
@@ -104,8 +93,7 @@ def coded_sampled_rows(
     for first in range(0, m, block):
         last = min(first + block, m)
         if not filled.size:
-            tiles = (np.max(lengths[first:last]) + TILE - 1) // TILE
-            fill_tiles(codes, head.always, aims.weights, first, block, 0, tiles, rows)
+            fill_block(head, aims, lengths, first, last, rows)
         for q in range(first, last):
             length = lengths[q]
             if not length:

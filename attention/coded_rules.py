@@ -1,0 +1,333 @@
+"""Reading the floats of the few keys that matter: a bar is lowered until a rule has enough.
+
+Keys whose bound (`coded_keys.py`) reaches the bar are read in float64. A histogram of a few tiles
+tells where the bar may be; what a rule needs is checked against what was read, and the bar is
+lowered until it holds. So codes and samples decide the speed and the tightness of the bound, never
+whether it holds. For a query, O(d) for each key above the bar.
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from halfspace.jit import kernel, part
+from halfspace.predicate import LIMBS, exact_sign
+from halfspace.prefetch import prefetch_row
+from halfspace.quickselect import select
+from halfspace.tiles import TILE
+
+from .code_bounds import (
+    BINS_PER_NAT,
+    EDGES,
+    GUESS_BINS,
+    LOWEST,
+    MOST_PRODUCT,
+    collect,
+    sample_histogram,
+)
+from .coded_keys import SURE, View, bar_below, bar_of_offset, list_uncoded, look, missed_below
+from .exponential import LARGEST_EXPONENT, exponentials
+from .reading import add_values, dot, four_dots, largest
+from .selection import SHARE, TOP_R
+
+AHEAD = 24
+"""Rows that are asked for before their turn."""
+
+OPTIMISM = 0.55
+"""Part of the values' width that an output is expected to be from the far end of their range."""
+
+
+class Scratch(NamedTuple):
+    """For one query after another."""
+
+    chosen: np.ndarray  # (slots + 1,) int64
+    scores: np.ndarray  # (slots,) float64, of the chosen
+    weights: np.ndarray  # (slots,) float64
+    places: np.ndarray  # (slots,) int64
+    counts: np.ndarray  # (GUESS_BINS + 1,) int64
+    bins: np.ndarray  # (64,) int32
+    limbs: np.ndarray  # (LIMBS,) int64, zeros
+
+
+class Read(NamedTuple):
+    """What was read for one query, and what was not."""
+
+    size: int  # keys read
+    missed: float  # upper bound on the mass of others, in units of exp(level)
+    level: float
+    top: float  # the largest score
+    mass: float  # of what was read, in units of exp(top); 0 where no average was taken yet
+
+
+@kernel
+def make_scratch(slots):
+    """Room for one query after another over so many slots."""
+    return Scratch(
+        np.empty(slots + 1, np.int64),
+        np.empty(slots),
+        np.empty(slots),
+        np.empty(slots, np.int64),
+        np.empty(GUESS_BINS + 1, np.int64),
+        np.empty(TILE, np.int32),
+        np.zeros(LIMBS, np.int64),
+    )
+
+
+@part
+def score_chosen(keys, query, scale, chosen, first, last, scores):
+    """Scores in float64, in nats, of chosen keys first … last - 1."""
+    fours = first + (last - first) // 4 * 4
+    for i in range(first, fours, 4):
+        for j in range(min(i + AHEAD, last), min(i + AHEAD + 4, last)):
+            prefetch_row(keys, chosen[j])
+        a, b, c, e = four_dots(query, keys, chosen[i], chosen[i + 1], chosen[i + 2], chosen[i + 3])
+        scores[i], scores[i + 1] = scale * a, scale * b
+        scores[i + 2], scores[i + 3] = scale * c, scale * e
+    for i in range(fours, last):
+        scores[i] = scale * dot(query, keys, chosen[i])
+
+
+@part
+def _sum_weights(scratch, first, last, level):
+    """Mass of chosen keys first … last - 1, in units of exp(level)."""
+    exponentials(scratch.scores[first:last], level, scratch.weights[first:last])
+    total = 0.0
+    for i in range(first, last):
+        total += scratch.weights[i]
+    return total
+
+
+@part
+def _below(counts, first):
+    """Bound on the mass of bins from `first` on, of the keys that the histogram counts."""
+    total = 0.0
+    for i in range(first, GUESS_BINS + 1):
+        total += counts[i] * EDGES[i]
+    return total
+
+
+@part
+def guess_place(view, counts, share, first, mass, per_count):
+    """First bin from `first` on that may be missed for a share of the mass; GUESS_BINS for none.
+
+    `mass` is that of the bins before; each key counted stands for `per_count`.
+    """
+    below = per_count * _below(counts, first)
+    for i in range(first, GUESS_BINS):
+        if below <= share * (mass + below):
+            return i
+        here = per_count * counts[i] * EDGES[i]
+        below, mass = below - here, mass + view.ratio * here
+    return GUESS_BINS
+
+
+@part
+def _lower(head, query, scale, row, new, bar, size, scratch):
+    """Read what reaches the new bar and not the present one; the bar then, and keys read."""
+    new = min(new, bar)
+    more = collect(row, new, bar, scratch.chosen, size)
+    score_chosen(head.keys, query, scale, scratch.chosen, size, more, scratch.scores)
+    return new, more
+
+
+@part
+def _furthest(output, low, high):
+    """Largest distance of a coordinate from the far end of the values' range."""
+    most = 0.0
+    for c in range(output.size):
+        most = max(most, max(high[c] - output[c], output[c] - low[c]))
+    return most
+
+
+@part
+def average(values, scratch, size, output):
+    """Fill the softmax-weighted mean of the chosen values; the top score and the mass."""
+    scores, weights, chosen = scratch.scores[:size], scratch.weights[:size], scratch.chosen[:size]
+    top, mass = largest(scores), 0.0
+    exponentials(scores, top, weights)
+    for i in range(size):
+        mass += weights[i]
+    # Normalised first, so that no sum exceeds the largest value.
+    for i in range(size):
+        weights[i] /= mass
+    for c in range(output.size):
+        output[c] = 0.0
+    add_values(output, weights, values, chosen)
+    return top, mass
+
+
+@part
+def _step(missed, wanted):
+    """Bins to go down where so much is missed, and less is wanted."""
+    if not wanted > 0.0:
+        return GUESS_BINS
+    # Each nat down is likely to leave less than 1 / e.
+    return 1 + np.int64(0.7 * BINS_PER_NAT * math.log(max(missed / wanted, 1.0)))
+
+
+@part
+def read_share(head, query, scale, cut, q, row, size, view, scratch, output):
+    """Read until the share missed is what the rule allows.
+
+    With `cut.left` it is an error that is allowed, and the share rests on where the output is.
+    """
+    share, left, slack = cut.parameters[q], cut.left[q], cut.slack[q]
+    wanted = share
+    if left > 0.0:
+        wanted = max(share, min(1.0, left / (OPTIMISM * cut.width[q] + slack)))
+    mass, bar, place = _sum_weights(scratch, 0, size, view.level), MOST_PRODUCT, 0
+    while True:
+        guess = guess_place(
+            view, scratch.counts, wanted, place, max(mass, 1.0), np.float64(view.stride)
+        )
+        before, place = size, max(place, guess)
+        new = LOWEST if place >= GUESS_BINS else bar_below(view, place / BINS_PER_NAT)
+        bar, size = _lower(head, query, scale, row, new, bar, size, scratch)
+        mass += _sum_weights(scratch, before, size, view.level)
+        missed = missed_below(view, row, bar)
+        if missed == 0.0 or missed <= wanted * (mass + missed):
+            if not left > 0.0 or missed == 0.0:
+                return Read(size, missed, view.level, -np.inf, 0.0)
+            top, total = average(head.values, scratch, size, output)
+            allowed = max(share, left / (_furthest(output, cut.low[q], cut.high[q]) + slack))
+            if missed <= allowed * (mass + missed):
+                return Read(size, missed, view.level, top, total)
+            wanted = max(share, 0.97 * allowed)
+        place = min(place + _step(missed, wanted * (mass + missed)), GUESS_BINS)
+
+
+@part
+def _place_of(counts, wanted):
+    """First bin before which there are so many; GUESS_BINS where only the open one may do."""
+    place, seen = 0, 0
+    while place < GUESS_BINS and seen < wanted:
+        seen += counts[place]
+        place += 1
+    return place
+
+
+@part
+def _nats_of(view, row, wanted, scratch):
+    """How far below L so many keys of the histogram's are, about, and how finely that is known."""
+    per_nat, place = np.float64(BINS_PER_NAT), _place_of(scratch.counts, wanted)
+    # Scores of any size, so wider bins until the open one is not needed.
+    while place >= GUESS_BINS and per_nat * view.unit > 1e-7:
+        per_nat /= 8.0
+        per_bin = np.float32(min(per_nat * view.unit, 1e30))
+        sample_histogram(row, view.at, per_bin, view.stride, scratch.bins, scratch.counts)
+        place = _place_of(scratch.counts, wanted)
+    return place / per_nat, 1.0 / per_nat
+
+
+@part
+def _read_top(head, query, scale, rank, error, row, size, view, scratch):
+    """Read until the `rank` keys of largest score are among those read: how many, and the bar."""
+    expected, uncoded = rank / np.float64(view.stride), size
+    wanted = expected + 3.0 * math.sqrt(expected) + 3.0 if view.stride > 1 else expected
+    bar, (nats, step) = MOST_PRODUCT, _nats_of(view, row, wanted, scratch)
+    while True:
+        bar, size = _lower(head, query, scale, row, bar_below(view, nats), bar, size, scratch)
+        # Those without a code are as good as any, so not as good as these.
+        if size - uncoded >= rank or bar <= LOWEST:
+            break
+        nats, step = nats + step, 2.0 * step
+    if not 0 < rank <= size:
+        return size, bar
+    nats = view.level - _ranked(rank, size, scratch) + error
+    bar, size = _lower(head, query, scale, row, bar_below(view, nats), bar, size, scratch)
+    return size, bar
+
+
+@part
+def _ranked(rank, size, scratch):
+    """The score of such rank, from the best down, of `size` chosen."""
+    for i in range(size):
+        scratch.weights[i] = scratch.scores[i]
+    select(scratch.weights[:size], scratch.places, size - rank)
+    return scratch.weights[size - rank]
+
+
+@part
+def _drop(scratch, i, level):
+    """The mass of chosen key i, which is not read after all."""
+    return math.exp(min(scratch.scores[i] - level, LARGEST_EXPONENT))
+
+
+@part
+def _keep_best(rank, level, size, scratch):
+    """Keep the `rank` chosen of largest score, ties to the earlier; the mass of the others."""
+    if size <= rank:
+        return size, 0.0
+    scores, chosen = scratch.scores, scratch.chosen
+    least, ties = np.inf, 0
+    if rank:
+        least, ties = _ranked(rank, size, scratch), rank
+        for i in range(size):
+            ties -= scores[i] > least
+    kept, left = 0, 0.0
+    for i in range(size):
+        if scores[i] > least or (scores[i] == least and ties > 0):
+            ties -= scores[i] == least
+            scores[kept], chosen[kept] = scores[i], chosen[i]
+            kept += 1
+        else:
+            left += _drop(scratch, i, level)
+    return kept, left
+
+
+@part
+def _keep_inside(keys, normal, offset, scale, error, level, size, scratch):
+    """Keep the chosen with <q, k> >= offset, exactly decided; the mass of the others."""
+    scores, chosen, b = scratch.scores, scratch.chosen, scale * offset
+    around = error + 4e-16 * abs(b)
+    kept, left = 0, 0.0
+    for i in range(size):
+        away = scores[i] - b
+        inside = away > around
+        if abs(away) <= around:
+            key = keys[chosen[i]]
+            inside = exact_sign(normal, key, key[:0], offset, scratch.limbs) >= 0
+        if inside:
+            scores[kept], chosen[kept] = scores[i], chosen[i]
+            kept += 1
+        else:
+            left += _drop(scratch, i, level)
+    return kept, left
+
+
+@part
+def read(head, query, scale, cut, q, bounds, length, row, scratch, output):
+    """Read for one query what its cut asks for."""
+    error, kind = cut.errors[q], cut.kind
+    size = list_uncoded(head.always, length, row, scratch.chosen)
+    score_chosen(head.keys, query, scale, scratch.chosen, 0, size, scratch.scores)
+    level, missed, left, coded = largest(scratch.scores[:size]), 0.0, 0.0, size < length
+    view = View(level, np.int32(0), 0.0, 1.0, np.float32(1.0), 0.0, 1.0, 1, 1.0)
+    if coded:
+        view = look(head, query, scale, bounds, error, row, level, scratch)
+        level = view.level
+    if kind == SHARE:
+        if coded:
+            return read_share(head, query, scale, cut, q, row, size, view, scratch, output)
+        return Read(size, 0.0, level, -np.inf, 0.0)
+    bar = LOWEST
+    if kind == TOP_R:
+        rank = np.int64(cut.parameters[q])
+        if coded:
+            size, bar = _read_top(head, query, scale, rank, error, row, size, view, scratch)
+        level = largest(scratch.scores[:size])
+        size, left = _keep_best(rank, level, size, scratch)
+    else:
+        if coded:
+            bar = bar_of_offset(bounds, cut.offsets[q], view.at)
+            before, size = size, collect(row, bar, MOST_PRODUCT, scratch.chosen, size)
+            score_chosen(head.keys, query, scale, scratch.chosen, before, size, scratch.scores)
+        level = largest(scratch.scores[:size])
+        size, left = _keep_inside(
+            head.keys, query, cut.offsets[q], scale, error, level, size, scratch
+        )
+    if coded:
+        missed = missed_below(view, row, bar) * math.exp(min(view.level - level, LARGEST_EXPONENT))
+    missed = (missed + left * math.exp(min(error, LARGEST_EXPONENT))) * SURE
+    return Read(size, missed, level, -np.inf, 0.0)
