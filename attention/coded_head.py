@@ -25,7 +25,7 @@ from .room import ALL, BITS, Room, make_room, tiles_for, widened
 from .sampled import Aim, Estimates, make_estimates
 
 SAMPLE = 4096
-"""Keys that the codes are fitted to."""
+"""Keys that a basis, and as many that steps are fitted to."""
 
 REACH = 4.0
 """Keys further out than so many times the furthest of the sample get no code."""
@@ -208,10 +208,12 @@ class CodedHead:
 
     def _fit(self, count: int) -> None:
         """Fit the codes to the first `count` keys; none has a code after that."""
-        picked = np.random.default_rng(0).choice(count, min(count, SAMPLE), replace=False)
+        picked = np.random.default_rng(0).choice(count, min(count, 2 * SAMPLE), replace=False)
         sample = self._keys[np.sort(picked)]
-        self._basis = fit_basis(sample, None, REACH)
-        u, lengths = transformed(self._basis, sample)
+        # A basis makes its own sample look narrower than the keys are.
+        mine, others = (sample, sample) if len(picked) == count else (sample[::2], sample[1::2])
+        self._basis = fit_basis(mine, None, REACH)
+        u, lengths = transformed(self._basis, others)
         self._steps = fit_leading(u[lengths <= self._basis.reach], sample.shape[1], BITS)
         self._codes[:], self._always[:] = 0, ALL
         self._coded, self._fitted, self._spread = 0, count, 0.0

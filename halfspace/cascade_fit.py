@@ -227,12 +227,17 @@ def fit_cascade(
     count: int | None = None,
     rows: int = SAMPLE,
 ) -> Fit:
-    """Fit a cascade to `rows` of points (n, d), or of `count` like them, and to normals."""
+    """Fit a cascade to a sample of points (n, d), or of `count` like them, and to normals.
+
+    The basis is fitted to `rows` of them, all else to as many others: where a sample scatters, its
+    own basis makes it look narrower than the points are.
+    """
     rng, count = np.random.default_rng(0), len(points) if count is None else count
-    picked = np.sort(rng.choice(len(points), min(len(points), rows), replace=False))
+    picked = np.sort(rng.choice(len(points), min(len(points), 2 * rows), replace=False))
     sample, d = points[picked], points.shape[1]
-    basis = fit_basis(sample, normals, REACH)
-    u, lengths = transformed(basis, sample)
+    mine, others = (sample, sample) if len(picked) == count else (sample[::2], sample[1::2])
+    basis = fit_basis(mine, normals, REACH)
+    u, lengths = transformed(basis, others)
     u = u[lengths <= basis.reach]
     share = USUAL_SHARE if expected_count is None else min(expected_count, count) / max(1, count)
     asked = rng.standard_normal((DIRECTIONS, d))

@@ -12,9 +12,9 @@ inner product of codes. *Row* codes hold all coordinates of one point side by si
 *Heads* are leading codes of tiles: of the centre of a tile's points, with the radius around it in
 place of ||ρ||, and the largest norm of what was left out.
 
-A point that the bound of leading codes does not hold for is marked in `always`, and they are not
-asked about it; one that that of row codes does not hold for is marked in `bare` as well. Points out
-of the basis's reach are both; else it is residuals beyond the last step, or the bound.
+A point that the bound of leading codes does not hold for is marked in `always`, one that that of
+row codes does not hold for in `bare`, and they are not asked about it. Points out of the basis's
+reach are both; else it is residuals beyond the last step, or the bound.
 """
 
 import math
@@ -37,6 +37,12 @@ ROOM = 1.3
 
 FINE_ROOM = 2.0
 """The same, where there are steps enough."""
+
+EVEN = 0.9
+"""Quantile of coordinates' ranges, in deviations, that others are widened to."""
+
+MOST_EVENED = 1.4
+"""What a range is widened by at most."""
 
 _ONE = np.uint64(1)
 
@@ -99,6 +105,8 @@ def fit_steps(sample: NDArray, bits: int) -> Steps:
         (sample.min(axis=0), sample.max(axis=0)) if len(sample) else np.zeros((2, sample.shape[1]))
     )
     middle, half = 0.5 * (low + high), np.maximum(0.5 * (high - low), 0.0)
+    if bits == 8 and len(sample):
+        half = _evened(half, sample.std(axis=0))
     losses, steps = [], []
     for shrink in COVERED[bits]:
         step = 2.0 * half * shrink / most
@@ -118,6 +126,16 @@ def fit_steps(sample: NDArray, bits: int) -> Steps:
         frozen(np.asarray(mean, np.float32)),
         most,
     )
+
+
+def _evened(half: NDArray, deviation: NDArray) -> NDArray:
+    """Ranges of coordinates (p,) with those widened that a sample happens to have shown little of.
+
+    Extremes of a sample scatter: where another coordinate goes further in its own deviations, so
+    may this one.
+    """
+    wide = np.divide(half, deviation, out=np.zeros_like(half), where=deviation > 0.0)
+    return np.clip(np.quantile(wide, EVEN) * deviation, half, MOST_EVENED * half)
 
 
 def rounded(sample: NDArray, steps: Steps) -> tuple[NDArray, NDArray]:
@@ -260,7 +278,6 @@ def encode(points, lengths, reach, first, leading, rows, always, bare, heads):
             for j in range(d):
                 rows.codes[slot, j] = np.uint8(every[j])
             if not off <= rows.residual:
-                fits = False
                 bare[t] |= bit
         if not fits:
             always[t] |= bit
