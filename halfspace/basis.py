@@ -15,11 +15,13 @@ G is the identity, and this is principal component analysis. Nothing certified r
 found, only on how far its computed inverse B is from one and on rounding; see `Basis`.
 """
 
+import math
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .jit import REASSOCIATED, kernel, part
 from .query import DOUBLE, SINGLE, relative_error
 from .tiles import frozen
 
@@ -176,6 +178,24 @@ def _with_errors(
     )
 
 
+@part(flags=REASSOCIATED)
+def _scale_row(rows, i, centre, scale, scaled):
+    """Fill row i of S (x - m), in float32; the square of its norm."""
+    total = 0.0
+    for j in range(centre.size):
+        away = (np.float64(rows[i, j]) - centre[j]) * scale[j]
+        scaled[i, j] = away
+        total += away * away
+    return total
+
+
+@kernel
+def _scale_rows(rows, centre, scale, scaled, lengths):
+    """Fill S (x - m), float32, and upper bounds on the norms."""
+    for i in range(lengths.size):
+        lengths[i] = math.sqrt(_scale_row(rows, i, centre, scale, scaled)) * (1.0 + 1e-6)
+
+
 @np.errstate(all="ignore")
 def transformed(basis: Basis, rows: NDArray, most: int | None = None) -> tuple[NDArray, NDArray]:
     """Points (n, d) as u, float32, and upper bounds on ||S (x - m)||, float64.
@@ -184,9 +204,9 @@ def transformed(basis: Basis, rows: NDArray, most: int | None = None) -> tuple[N
 
     What is not finite stands for points that the basis says nothing of.
     """
-    scaled = (rows - basis.centre) * basis.scale
-    lengths = np.sqrt(np.square(scaled).sum(axis=1)) * (1.0 + 1e-6)
-    return scaled.astype(np.float32) @ basis.forward[:most].T, lengths
+    scaled, lengths = np.empty(rows.shape, np.float32), np.empty(len(rows))
+    _scale_rows(rows, basis.centre, basis.scale, scaled, lengths)
+    return scaled @ basis.forward[:most].T, lengths
 
 
 def norm_within(basis: Basis) -> float:

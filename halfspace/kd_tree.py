@@ -55,14 +55,17 @@ def principal_axis(points, sample, axis, product):
     axis[widest] = 1.0
     if not 0.0 < spread < np.inf:
         return
+    for i in range(count):
+        for j in range(d):
+            sample[i, j] /= spread
     for _ in range(POWER_ITERATIONS):
         product[:] = 0.0
         for i in range(count):
             dot = 0.0
             for j in range(d):
-                dot += sample[i, j] / spread * axis[j]
+                dot += sample[i, j] * axis[j]
             for j in range(d):
-                product[j] += dot * (sample[i, j] / spread)
+                product[j] += dot * sample[i, j]
         norm = 0.0
         for j in range(d):
             norm += product[j] * product[j]
