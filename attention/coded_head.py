@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from halfspace import parallel
 from halfspace.basis import Basis, fit_basis, norm_within, transformed
-from halfspace.codes import Heads, Ladder, Leading, Rows, Steps, encode, fit_leading
+from halfspace.codes import Heads, Ladder, Leading, Rows, Steps, encode, fit_leading, make_heads
 from halfspace.integer_dot import BLOCK
 from halfspace.tiles import TILE, arrays_of, frozen
 
@@ -225,7 +225,7 @@ class CodedHead:
         return Rows(np.empty((0, self._keys.shape[1]), np.uint8), self._steps[0], 0.0)
 
     def _no_heads(self) -> Heads:
-        return Heads(np.empty((0, self._keys.shape[1]), np.uint8), np.empty(0), np.empty(0))
+        return make_heads(0, 0, self._steps[0])
 
     def _arrays(self) -> CodedKeys:
         """What kernels read: up to the last key, read-only."""

@@ -14,7 +14,6 @@ from . import parallel
 from .basis import Basis, fit_basis, norm_within, transformed
 from .codes import (
     ROOM,
-    Heads,
     Ladder,
     Leading,
     Rows,
@@ -24,6 +23,7 @@ from .codes import (
     fit_leading,
     fit_steps,
     leading_width,
+    make_heads,
     rounded,
 )
 from .integer_dot import GROUPS, MOST_QUERY, ROW
@@ -79,6 +79,7 @@ class Fit(NamedTuple):
     """What samples decided."""
 
     shape: Shape
+    heads: int  # leading coordinates that heads of tiles hold
     basis: Basis
     steps: Steps
     residual: Ladder
@@ -149,22 +150,27 @@ def _passed(trial: _Trial, steps: Steps, p: int) -> float:
     return float(np.mean(estimates + residual + rest + lost >= trial.offsets))
 
 
-def _opened(trial: _Trial, p: int, count: int) -> float:
+def _opened(trial: _Trial, most: int, count: int) -> tuple[float, int]:
     """Share of tiles that half-spaces open, where neighbours share tiles, of so many points.
 
-    Tiles of the sample are fewer, so they are made of fewer points.
+    And the coordinates, at most so many, that heads are to hold. Tiles of the sample are fewer, so
+    they are made of fewer points.
     """
     u = trial.points[order_points(np.ascontiguousarray(trial.points[:, :ORDER_COORDINATES]))]
     size = int(np.clip(TILE * len(u) // max(1, count), LEAST_TILE, TILE))
     tiles = u[: len(u) // size * size].reshape(-1, size, u.shape[1])
     centres = tiles.mean(axis=1)
     away = tiles - centres[:, None]
-    radii = np.linalg.norm(away[..., :p], axis=2).max(axis=1)
-    rests = np.linalg.norm(tiles[..., p:], axis=2).max(axis=1)
-    highest = centres[:, :p] @ trial.normals[:, :p].T
-    highest += np.outer(radii, np.linalg.norm(trial.normals[:, :p], axis=1))
-    highest += np.outer(rests, np.linalg.norm(trial.normals[:, p:], axis=1))
-    return float(np.mean(highest >= trial.offsets))
+
+    def share(p: int) -> float:
+        radii = np.linalg.norm(away[..., :p], axis=2).max(axis=1)
+        rests = np.linalg.norm(tiles[..., p:], axis=2).max(axis=1)
+        highest = centres[:, :p] @ trial.normals[:, :p].T
+        highest += np.outer(radii, np.linalg.norm(trial.normals[:, :p], axis=1))
+        highest += np.outer(rests, np.linalg.norm(trial.normals[:, p:], axis=1))
+        return float(np.mean(highest >= trial.offsets))
+
+    return min((share(p), p) for p in {min(most, ORDER_COORDINATES), most})
 
 
 def _widths(d: int) -> list[int]:
@@ -207,17 +213,38 @@ def _choose(trial: _Trial, itemsize: int, opened: float) -> tuple[Shape, float, 
 
 def _tile_and_choose(
     trial: _Trial, itemsize: int, count: int
-) -> tuple[Shape, float, float, float, float]:
-    """What `_choose` says, and the share of tiles that are read; 1 where order does not pay."""
-    d = trial.points.shape[1]
-    opened = _opened(trial, d, count)
+) -> tuple[tuple[Shape, float, float, float], float, int]:
+    """What `_choose` says, the share of tiles that are read, 1 where order does not pay, and heads.
+
+    Heads are of no use where the order is not made for them.
+    """
+    opened, heads = _opened(trial, trial.points.shape[1], count)
     if opened <= MOST_OPENED:
         chosen = _choose(trial, itemsize, opened)
-        p = chosen[0].p
-        opened = opened if p == d else _opened(trial, p, count)
+        opened, heads = _opened(trial, chosen[0].p, count)
         if opened <= MOST_OPENED:
-            return *chosen, opened
-    return *_choose(trial, itemsize, 1.0), 1.0
+            return chosen, opened, heads
+    chosen = _choose(trial, itemsize, 1.0)
+    return chosen, 1.0, min(chosen[0].p, ORDER_COORDINATES)
+
+
+def _likely_normals(sample: NDArray, rng: np.random.Generator) -> NDArray:
+    """Normals for points of which nobody says what they will be asked: any, and like the points."""
+    like = sample[rng.permutation(len(sample))[: DIRECTIONS // 2]].astype(np.float64)
+    with np.errstate(all="ignore"):
+        like = like - sample.mean(axis=0, dtype=np.float64)
+    return np.concatenate([rng.standard_normal((DIRECTIONS - len(like), sample.shape[1])), like])
+
+
+def _asked(sample: NDArray, normals: NDArray | None, rng: np.random.Generator) -> NDArray:
+    """Normals (q, d) to try filters on, of some normals that are expected."""
+    if normals is None or not len(normals):
+        asked = _likely_normals(sample, rng)
+    else:
+        asked = normals[rng.permutation(len(normals))[:DIRECTIONS]]
+    with np.errstate(all="ignore"):
+        asked = asked / np.abs(asked).max(axis=1, keepdims=True)
+    return asked[np.isfinite(asked).all(axis=1)]
 
 
 def fit_cascade(
@@ -240,23 +267,17 @@ def fit_cascade(
     u, lengths = transformed(basis, others)
     u = u[lengths <= basis.reach]
     share = USUAL_SHARE if expected_count is None else min(expected_count, count) / max(1, count)
-    asked = rng.standard_normal((DIRECTIONS, d))
-    if normals is not None and len(normals):
-        asked = normals[rng.permutation(len(normals))[:DIRECTIONS]]
-        with np.errstate(all="ignore"):
-            asked = asked / np.abs(asked).max(axis=1, keepdims=True)
-    asked = asked[np.isfinite(asked).all(axis=1)]
-    shape, passed, still_open, settling, opened = Shape(d, 8, False), 1.0, 1.0, 1.0 + 0.1 * d, 1.0
+    asked = _asked(others, normals, rng)
+    chosen, opened, heads = (Shape(d, 8, False), 1.0, 1.0, 1.0 + 0.1 * d), 1.0, d
     if len(u) >= TILE and len(asked):
         with np.errstate(all="ignore"):
             trial = _try_out(basis, u, asked, share)
             if np.isfinite(trial.scores).all():
-                shape, passed, still_open, settling, opened = _tile_and_choose(
-                    trial, points.itemsize, count
-                )
-    row_steps = fit_steps(u, 8)
+                chosen, opened, heads = _tile_and_choose(trial, points.itemsize, count)
+    (shape, passed, still_open, settling), row_steps = chosen, fit_steps(u, 8)
     return Fit(
         shape,
+        heads,
         basis,
         *fit_leading(u, shape.p, shape.bits),
         row_steps,
@@ -306,7 +327,7 @@ def encode_all(
     always, bare = np.zeros(tiles, np.uint64), np.zeros(tiles, np.uint64)
     leading = Leading(codes, fit.steps, fit.residual, fit.rest, 0.0, shape.bits)
     rows = Rows(row_codes, fit.row_steps, fit.row_residual)
-    heads = Heads(np.empty((tiles, shape.p), np.uint8), np.empty(tiles), np.empty(tiles))
+    heads = make_heads(tiles, fit.heads, fit.steps)
 
     def part(first: int, last: int) -> float:
         u, lengths = transformed(fit.basis, points[first:last])

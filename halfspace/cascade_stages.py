@@ -66,6 +66,7 @@ def make_targets(cascade, normals, offsets, closed, m):
     d, dtype, room = normals.shape[1], cascade.points.dtype, -(-m // BLOCK) * BLOCK
     width = room_of(cascade.leading.codes.shape[1], cascade.leading.bits)
     bars, leading = np.full(room, MOST, np.int32), np.zeros((room, width), np.int8)
+    width = room_of(cascade.heads.codes.shape[1], cascade.heads.bits)
     head_bars, heads = np.full(room, MOST, np.int32), np.zeros((room, width), np.int8)
     rows, narrow = np.zeros((room, d), np.float32), np.zeros((room, d), dtype)
     ranges, kinds = np.zeros((room, 4)), np.full(room, NONE, np.int64)

@@ -87,6 +87,7 @@ class Rows(NamedTuple):
 class Heads(NamedTuple):
     """What heads are made of, by tile."""
 
+    steps: Steps  # of the coordinates they hold, the first p
     centres: np.ndarray  # (tiles, p) uint8, codes
     radii: np.ndarray  # (tiles,) float64
     rests: np.ndarray  # (tiles,) float64
@@ -214,9 +215,9 @@ def _norm_from(points, i, p):
 
 
 @part
-def _make_head(points, first, last, lanes, steps, heads, t, mean, codes):
+def _make_head(points, first, last, lanes, heads, t, mean, codes):
     """Head of tile t, whose `lanes` are among rows first … last - 1."""
-    p, count = codes.size, 0
+    p, steps, count = codes.size, heads.steps, 0
     mean[:] = 0.0
     for i in range(first, last):
         if (lanes >> np.uint64(i - first)) & _ONE:
@@ -288,10 +289,11 @@ def encode(points, lengths, reach, first, leading, rows, always, bare, heads):
         _put(codes, bits, t, lane, p, residual_code)
         if p < d:
             _put(codes, bits, t, lane, p + 1, rest_code)
+    p = heads.centres.shape[1]
     mean = np.empty((1, p), np.float32)
     for start in range(0, points.shape[0] if heads.radii.size else 0, TILE):
         t, last = (first + start) // TILE, min(start + TILE, points.shape[0])
-        _make_head(points, start, last, ~always[t], leading.steps, heads, t, mean, some)
+        _make_head(points, start, last, ~always[t], heads, t, mean, some[:p])
     return most_spread
 
 
@@ -312,11 +314,21 @@ def _put_heads(heads, leading, d):
     return math.sqrt(most) * 1.001
 
 
+def make_heads(tiles: int, p: int, steps: Steps) -> Heads:
+    """Room for heads of so many tiles that hold the first p of the coordinates with such steps."""
+    steps = Steps(*(frozen(each[:p].copy()) for each in steps[:4]), steps.most)
+    return Heads(steps, np.empty((tiles, p), np.uint8), np.empty(tiles), np.empty(tiles))
+
+
 def encode_heads(heads: Heads, leading: Leading, d: int) -> Leading:
-    """Heads as leading codes of tiles, 64 a tile of theirs, in the steps of those of the points."""
-    count = len(heads.radii)
-    codes = np.zeros((-(-count // TILE), leading.codes.shape[1], ROW), np.uint8)
+    """Heads as leading codes of tiles, 64 a tile of theirs, in the steps of those of the points.
+
+    They may hold fewer coordinates than those.
+    """
+    count, p = heads.centres.shape
+    rows = leading_width(d, p, leading.bits) // 4
+    codes = np.zeros((-(-count // TILE), rows, ROW), np.uint8)
     ladders = [fit_ladder(a, leading.residual.most) for a in (heads.radii, heads.rests)]
-    made = Leading(codes, leading.steps, *ladders, 0.0, leading.bits)
+    made = Leading(codes, heads.steps, *ladders, 0.0, leading.bits)
     spread = _put_heads(heads, made, d)
     return made._replace(codes=frozen(codes), spread=spread)

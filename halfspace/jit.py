@@ -13,7 +13,9 @@ from pathlib import Path
 
 import numba
 import numpy as np
+from numba import types
 from numba.core.caching import FunctionCache
+from numba.core.compiler import CompileResult
 
 MARGIN_COVERED = frozenset({"contract", "nsz"})
 """LLVM flags where a margin covers the rounding error: fused multiply-add, unsigned zero."""
@@ -76,8 +78,9 @@ def part(
 ) -> Callable:
     """Compile `function` as a part of kernels: called from compiled code only.
 
-    It is cached with the kernels it is part of. It may not allocate, so it is compiled without
-    reference counts: what runs once a tile would cost less than counting references to its arrays.
+    It is cached with the kernels it is part of. It may neither allocate nor return arrays, so it is
+    compiled without reference counts: what runs once a tile would cost less than counting
+    references to its arrays.
 
     Parameters
     ----------
@@ -103,11 +106,22 @@ def part(
     )(function)
     # Without a wrapper, a call from Python would crash: never enter compiled versions in the
     # dispatcher's table of entry points, so that such a call ends in the exception.
-    dispatcher.add_overload = lambda result: dispatcher.overloads.__setitem__(
-        tuple(result.signature.args), result
-    )
+
+    def add_overload(result: CompileResult) -> None:
+        if _holds_arrays(result.signature.return_type):
+            raise TypeError(f"{function.__name__}: expected a part to return no arrays")
+        dispatcher.overloads[tuple(result.signature.args)] = result
+
+    dispatcher.add_overload = add_overload
     dispatcher._compile_for_args = functools.partial(_refuse, function.__name__)
     return dispatcher
+
+
+def _holds_arrays(kind: types.Type) -> bool:
+    """Whether values of such a type refer to memory that is counted."""
+    if isinstance(kind, types.BaseTuple):
+        return any(map(_holds_arrays, kind))
+    return isinstance(kind, types.Array)
 
 
 class Bound:
@@ -144,9 +158,9 @@ def _entry(function: Callable, arguments: tuple) -> Callable:
     """Compiled code of a kernel for such arguments; of anything else, itself."""
     if not hasattr(function, "overloads"):
         return function
-    types = tuple(map(numba.typeof, arguments))
-    function.compile(types)
-    return function.overloads[types].entry_point
+    kinds = tuple(map(numba.typeof, arguments))
+    function.compile(kinds)
+    return function.overloads[kinds].entry_point
 
 
 def _refuse(name: str, *arguments: object) -> None:

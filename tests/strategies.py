@@ -175,6 +175,7 @@ def any_fit(points, normals, expected_count, *, rng):
     rest = np.linalg.norm(u[:, shape.p :].astype(np.float64), axis=1)
     return cascade_fit.Fit(
         shape,
+        int(rng.integers(1, shape.p + 1)),
         basis,
         steps,
         codes.fit_ladder(off + 1e-3, steps.most),

@@ -53,7 +53,10 @@ def below(score):
 def check_bounds(index, points, normal):
     arrays = index.structure
     tiles, n = arrays.leading.codes, len(points)
-    heads, leading = np.zeros((2, unpacked(tiles, arrays.leading.bits).shape[1]), np.int8)
+    heads, leading = (
+        np.zeros(unpacked(each.codes, each.bits).shape[1], np.int8)
+        for each in (arrays.heads, arrays.leading)
+    )
     scores = oracle.scores(arrays.points[:n], normal)
     levels = np.array([below(score) for score in scores])
     estimates, bars = np.full(len(arrays.points), np.nan), np.zeros(n, np.int32)
@@ -102,7 +105,7 @@ def test_bounds_of_ordinary_fits_hold(rng, d, dtype):
 
 
 def test_a_small_sample_leaves_few_points_without_codes(monkeypatch):
-    """A basis fitted to few points makes them, and no others, look narrow along some of its axes."""
+    """A basis fitted to few points makes them, and no others, look narrow along some axes."""
     monkeypatch.setattr(cascade_fit.fit_cascade, "__defaults__", (None, 160))
     points = cloud(2000, 64, np.float32, np.random.default_rng(0))
     arrays = halfspace.Cascade(points).structure
