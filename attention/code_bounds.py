@@ -9,9 +9,10 @@ products below a bar, and a histogram of a few tiles tells where to try.
 import numpy as np
 
 from halfspace.jit import REASSOCIATED, part
-from halfspace.tiles import TILE
+from halfspace.tiles import TILE, lowest_lane
 
-from .exponential import LEAST_POWER_SINGLE, power_of_two
+from .exponential import LEAST_POWER_SINGLE, power_above, power_of_two
+from .lanes import largest_lane, reaching
 
 NOWHERE = np.int32(-(2**30))
 """In place of a product: codes say nothing of the key, or the query does not see it."""
@@ -35,30 +36,22 @@ SUM_ERROR = 1e-4
 LEAST_DRAWN = np.float32(-60.0)
 """Keys whose weights are below this power of two of the best are not worth a draw."""
 
+_ONE = np.uint64(1)
+
 EDGES = np.exp(-np.arange(GUESS_BINS + 1) / BINS_PER_NAT)
 EDGES.flags.writeable = False
 
 
 @part
-def _largest(row):
-    most = NOWHERE
-    for i in range(TILE):
-        most = max(most, row[i])
-    return most
-
-
-@part
-def highest(row):
-    """Slot of the largest product."""
-    most, place = NOWHERE, 0
-    for start in range(0, row.size, TILE):
-        here = _largest(row[start : start + TILE])
-        if here > most:
-            most, place = here, start
-    for i in range(place, place + TILE):
-        if row[i] == most:
-            return i
-    return 0
+def highest(row, most):
+    """Slot of the largest product; fill the largest of every tile."""
+    best, place = NOWHERE, 0
+    for t in range(row.size // TILE):
+        here = largest_lane(row, t * TILE)
+        most[t] = here
+        if here > best:
+            best, place = here, t * TILE
+    return place + lowest_lane(reaching(row, place, best))
 
 
 @part(flags=REASSOCIATED)
@@ -66,17 +59,25 @@ def _tile_mass(row, bar, at, step):
     total = np.float32(0.0)
     for i in range(TILE):
         power = max(np.float32(np.int32(row[i] - at)) * step, LEAST_POWER_SINGLE)
-        weight = power_of_two(power)
+        weight = power_above(power)
         total += weight if (row[i] < bar) & (row[i] > NOWHERE) else np.float32(0.0)
     return total
 
 
 @part
-def mass_below(row, bar, at, step):
-    """Sum of 2^((p - at) step) over products p < bar <= at, but for those NOWHERE."""
+def mass_below(row, most, bar, at, step, faint):
+    """Bound on the sum of 2^((p - at) step) over products p < bar <= at, but for those NOWHERE.
+
+    At most 1.07 times the sum, and as much again as 2^faint for every product of a tile that has
+    none above that.
+    """
     total = 0.0
-    for start in range(0, row.size, TILE):
-        total += np.float64(_tile_mass(row[start : start + TILE], bar, at, step))
+    for t in range(row.size // TILE):
+        power = max(np.float32(np.int32(most[t] - at)) * step, LEAST_POWER_SINGLE)
+        if power < faint:
+            total += TILE * np.float64(power_above(power))
+        else:
+            total += np.float64(_tile_mass(row[t * TILE : (t + 1) * TILE], bar, at, step))
     return total
 
 
@@ -99,22 +100,17 @@ def fill_weights(row, bar, at, step, weights):
 
 
 @part
-def _has_any(row, bar, upto):
-    found = np.int32(0)
-    for i in range(TILE):
-        found |= np.int32(row[i] >= bar) & np.int32(row[i] < upto)
-    return found
-
-
-@part
-def collect(row, bar, upto, chosen, size):
+def collect(row, most, bar, upto, chosen, size):
     """Append the slots of products from `bar` to below `upto`; returns how many there are then."""
-    for start in range(0, row.size, TILE):
-        if _has_any(row[start : start + TILE], bar, upto):
-            for i in range(start, start + TILE):
-                # Written always, kept if it counts: no branch to mispredict.
-                chosen[size] = i
-                size += (row[i] >= bar) & (row[i] < upto)
+    for t in range(row.size // TILE):
+        if most[t] < bar:
+            continue
+        start = t * TILE
+        found = reaching(row, start, bar) & ~reaching(row, start, upto)
+        while found:
+            chosen[size] = start + lowest_lane(found)
+            size += 1
+            found &= found - _ONE
     return size
 
 

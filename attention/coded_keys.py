@@ -36,8 +36,12 @@ from .reading import dot
 SURE = 1.0 + 1e-9
 """Covers the rounding of sums and exponentials of masses."""
 
-LEAST_SAMPLE, MOST_STRIDE = 32, 16
+LEAST_SAMPLE, MOST_STRIDE = 16, 16
 """Tiles that a histogram is made of at least, and of which one in how many at least."""
+
+LEAST_SHARE, FAINT_BITS = 1e-30, 6.0
+"""Keys that all together miss less than such a part of a share, down to the least, are bounded tile
+by tile."""
 
 LEAST_UNIT = 1e-290
 """Below so many nats a product, codes say nothing."""
@@ -137,7 +141,7 @@ def _product_of(level, constant, unit, blur):
 @part
 def look(head, query, scale, bounds, error, row, level, scratch):
     """Level and histogram of a query's coded keys; `level` is that of keys without a code."""
-    best = highest(row)
+    best = highest(row, scratch.most)
     constant, unit = scale * bounds[0], scale * bounds[1]
     level = max(level, scale * dot(query, head.keys, best))
     blur = error + 1e-14 * (1.0 + abs(level) + abs(constant))
@@ -166,8 +170,9 @@ def bar_of_offset(bounds, offset, at):
 
 
 @part
-def missed_below(view, row, bar):
-    """Upper bound on the mass of keys below the bar, in units of exp(L)."""
+def missed_below(view, row, most, bar, share):
+    """Upper bound on the mass of keys below the bar, in units of exp(L), where a share matters."""
     if bar <= LOWEST:
         return 0.0
-    return mass_below(row, bar, view.at, view.step) * view.widen
+    faint = np.float32(math.log2(max(share, LEAST_SHARE) / row.size) - FAINT_BITS)
+    return mass_below(row, most, bar, view.at, view.step, faint) * view.widen

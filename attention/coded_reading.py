@@ -13,7 +13,7 @@ from halfspace.integer_dot import BLOCK
 from halfspace.jit import kernel, part
 from halfspace.tiles import TILE
 
-from .code_bounds import LOWEST, MOST_PRODUCT, collect
+from .code_bounds import LOWEST, MOST_PRODUCT, collect, highest
 from .coded_keys import SURE, fill_tiles, list_uncoded
 from .coded_rules import average, make_scratch, read, score_chosen
 from .exponential import LARGEST_EXPONENT
@@ -99,6 +99,7 @@ def coded_relu(head, aims, queries, lengths, offsets, errors, scale, threshold, 
     """
     slots, m = head.keys.shape[0], queries.shape[0]
     chosen, scores = np.empty(slots + 1, np.int64), np.empty(slots)
+    most = np.empty(slots // TILE, np.int32)
     rows = np.empty((BLOCK, slots), np.int32)
     for first in range(0, m, BLOCK):
         last = min(first + BLOCK, m)
@@ -107,7 +108,8 @@ def coded_relu(head, aims, queries, lengths, offsets, errors, scale, threshold, 
             row = rows[q - first, : (lengths[q] + TILE - 1) // TILE * TILE]
             size = list_uncoded(head.always, lengths[q], row, chosen)
             bar = bar_of(aims.bounds[q, 0], aims.bounds[q, 1], offsets[q])
-            size = collect(row, max(bar, LOWEST), MOST_PRODUCT, chosen, size)
+            highest(row, most)
+            size = collect(row, most, max(bar, LOWEST), MOST_PRODUCT, chosen, size)
             score_chosen(head.keys, queries[q], scale, chosen, 0, size, scores)
             average_relu(
                 head.values, chosen[:size], scores[:size], threshold, power, errors[q], q, readings

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from halfspace.jit import kernel, part
+from halfspace.jit import REASSOCIATED, kernel, part
 from halfspace.predicate import LIMBS, exact_sign
 from halfspace.prefetch import prefetch_row
 from halfspace.quickselect import select
@@ -45,6 +45,7 @@ class Scratch(NamedTuple):
     scores: np.ndarray  # (slots,) float64, of the chosen
     weights: np.ndarray  # (slots,) float64
     places: np.ndarray  # (slots,) int64
+    most: np.ndarray  # (tiles,) int32, largest product of each
     counts: np.ndarray  # (GUESS_BINS + 1,) int64
     bins: np.ndarray  # (64,) int32
     limbs: np.ndarray  # (LIMBS,) int64, zeros
@@ -68,6 +69,7 @@ def make_scratch(slots):
         np.empty(slots),
         np.empty(slots),
         np.empty(slots, np.int64),
+        np.empty(slots // TILE, np.int32),
         np.empty(GUESS_BINS + 1, np.int64),
         np.empty(TILE, np.int32),
         np.zeros(LIMBS, np.int64),
@@ -98,7 +100,7 @@ def _sum_weights(scratch, first, last, level):
     return total
 
 
-@part
+@part(flags=REASSOCIATED)
 def _below(counts, first):
     """Bound on the mass of bins from `first` on, of the keys that the histogram counts."""
     total = 0.0
@@ -126,7 +128,7 @@ def guess_place(view, counts, share, first, mass, per_count):
 def _lower(head, query, scale, row, new, bar, size, scratch):
     """Read what reaches the new bar and not the present one; the bar then, and keys read."""
     new = min(new, bar)
-    more = collect(row, new, bar, scratch.chosen, size)
+    more = collect(row, scratch.most, new, bar, scratch.chosen, size)
     score_chosen(head.keys, query, scale, scratch.chosen, size, more, scratch.scores)
     return new, more
 
@@ -185,7 +187,7 @@ def read_share(head, query, scale, cut, q, row, size, view, scratch, output):
         new = LOWEST if place >= GUESS_BINS else bar_below(view, place / BINS_PER_NAT)
         bar, size = _lower(head, query, scale, row, new, bar, size, scratch)
         mass += _sum_weights(scratch, before, size, view.level)
-        missed = missed_below(view, row, bar)
+        missed = missed_below(view, row, scratch.most, bar, wanted)
         if missed == 0.0 or missed <= wanted * (mass + missed):
             if not left > 0.0 or missed == 0.0:
                 return Read(size, missed, view.level, -np.inf, 0.0)
@@ -321,13 +323,14 @@ def read(head, query, scale, cut, q, bounds, length, row, scratch, output):
     else:
         if coded:
             bar = bar_of_offset(bounds, cut.offsets[q], view.at)
-            before, size = size, collect(row, bar, MOST_PRODUCT, scratch.chosen, size)
+            before, size = size, collect(row, scratch.most, bar, MOST_PRODUCT, scratch.chosen, size)
             score_chosen(head.keys, query, scale, scratch.chosen, before, size, scratch.scores)
         level = largest(scratch.scores[:size])
         size, left = _keep_inside(
             head.keys, query, cut.offsets[q], scale, error, level, size, scratch
         )
     if coded:
-        missed = missed_below(view, row, bar) * math.exp(min(view.level - level, LARGEST_EXPONENT))
+        missed = missed_below(view, row, scratch.most, bar, 0.0)
+        missed *= math.exp(min(view.level - level, LARGEST_EXPONENT))
     missed = (missed + left * math.exp(min(error, LARGEST_EXPONENT))) * SURE
     return Read(size, missed, level, -np.inf, 0.0)

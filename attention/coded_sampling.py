@@ -114,7 +114,7 @@ def coded_sampled_rows(
                 place = _heavy_bin(view, row, scratch, prior, targets[q], drops, fine)
             if place:
                 bar = bar_below(view, place / BINS_PER_NAT)
-                size = collect(row, bar, MOST_PRODUCT, scratch.chosen, uncoded)
+                size = collect(row, scratch.most, bar, MOST_PRODUCT, scratch.chosen, uncoded)
                 score_chosen(head.keys, query, scale, scratch.chosen, uncoded, size, scratch.scores)
                 top, mass = average(head.values, scratch, size, readings.output[q])
                 mass *= math.exp(top - view.level)
