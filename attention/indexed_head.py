@@ -74,6 +74,10 @@ class IndexedHead:
         """head_dim."""
         return self.index.dim
 
+    def rows(self) -> tuple[np.ndarray, np.ndarray]:
+        """Keys and values by slot."""
+        return self._head.keys, self._head.values
+
     @property
     def keeps_order(self) -> bool:
         """Whether slots are in the order of the keys."""
