@@ -1,7 +1,6 @@
 """Polytope ranges are the intersections of their half-spaces, whatever the structure."""
 
 import math
-from functools import cache
 
 import numpy as np
 import pytest
@@ -13,25 +12,16 @@ from halfspace import cover, polytope
 from halfspace.inputs import as_polytopes
 
 from . import oracle
+from .built import index_of, points_of, rivals
 from .datasets import DATASETS
 from .sizes import JIT, LARGE, MANY, TILE, examples
 from .strategies import DTYPES, identifiers, problems, queries, rngs
-from .structures import STRUCTURES, each_structure, each_structure_and_dim
+from .structures import each_structure, each_structure_and_dim
 from .test_errors import says
 
 MORE_THAN_A_MASK = 70  # faces
 
 each_dataset = pytest.mark.parametrize("dataset", DATASETS)
-
-
-@cache
-def points_of(dataset, d, dtype, **size):
-    return DATASETS[dataset](d, np.random.default_rng(d), dtype, **size)
-
-
-@cache
-def index_of(structure, dataset, d, dtype):
-    return structure.build(points_of(dataset, d, dtype))
 
 
 def through(points, normals, rng):
@@ -207,14 +197,6 @@ def large_batch(points, rng, m):
     shapes = (boxes, simplices, crowds)
     many = [shapes[q % 3](points, rng) for q in range(m)]
     return padded([(*faces, np.ones(len(faces[1]), bool)) for faces in many])
-
-
-@cache
-def rivals(dataset, d, dtype):
-    """Scan, then all that have to agree with it."""
-    points = points_of(dataset, d, dtype, n=LARGE)
-    others = [s.build for name, s in STRUCTURES.items() if d in s.dims and name != "Scan"]
-    return [build(points) for build in (halfspace.Scan, *others)]
 
 
 @pytest.mark.parametrize("dataset", ["gauss", "integer_grid", "duplicates", "flat", "sphere"])
