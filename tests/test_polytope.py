@@ -204,7 +204,9 @@ def large_batch(points, rng, m):
 @examples(0.05)
 @given(rng=rngs(), dtype=st.sampled_from(DTYPES))
 def test_structures_agree_on_many_points(dataset, d, rng, dtype):
-    normals, offsets, closed = large_batch(points_of(dataset, d, dtype, n=LARGE), rng, 6)
+    normals, offsets, closed = large_batch(
+        points_of(dataset, d, dtype, n=LARGE), rng, 6 if JIT else 3
+    )
     scan, *others = rivals(dataset, d, dtype)
     truth = scan.report_polytope(normals, offsets, closed=closed)
     for index in others:
