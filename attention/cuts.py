@@ -54,7 +54,8 @@ def cut_of(
         parameters = _shares(left, values.width + slack)
     low, high = (np.broadcast_to(end, (m, end.shape[-1])) for end in (values.low, values.high))
     width = np.broadcast_to(values.width, m)
-    ends = (np.ascontiguousarray(each) for each in (low, high, width))
+    # Copied, though one row would do as it is: kernels are compiled for what can be written to.
+    ends = (each.copy() for each in (low, high, width))
     return Cut(kind, parameters, offsets, errors, left, slack, *ends)
 
 

@@ -62,7 +62,7 @@ class Decoder:
     key : array_like, shape (n, head_dim)
         Finite; float16, bfloat16, float32 or float64.
     value : array_like, shape (n, value_dim)
-        Finite.
+        Finite. Keys and values are both held in the wider of their floats.
     scale : float, optional
         Of scores; 1 / sqrt(head_dim) if not given. Positive.
     structure : str, optional
@@ -105,6 +105,9 @@ class Decoder:
             )
         self.scale = check_scale(scale, keys.shape[1])
         check_values(values)
+        # Kernels are compiled for one dtype of both.
+        floats = np.result_type(keys, values)
+        keys, values = keys.astype(floats, copy=False), values.astype(floats, copy=False)
         if str(structure).lower() == "auto":
             structure = "cascade" if growing else choose(*keys.shape)
         if str(structure).lower() == "cascade":

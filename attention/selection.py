@@ -56,16 +56,20 @@ def fill_masses(counts, widen, beyond, kept, missed):
     kept, missed : float64 arrays, shape (BINS + 1,)
         Filled: lower bound on the mass of bins before i, upper bound on that of bins from i on.
     """
-    kept[0] = 0.0
-    for i in range(BINS):
-        lowest = EDGES[i + 1] / widen * (1.0 - 1e-11) if i < BINS - 1 else 0.0
-        kept[i + 1] = kept[i] + counts[i] * lowest
-    missed[BINS] = beyond
-    for i in range(BINS - 1, -1, -1):
-        missed[i] = missed[i + 1] + counts[i] * EDGES[i] * widen
-    for i in range(BINS + 1):  # rounding of the sums
-        kept[i] *= 1.0 - 1e-11
-        missed[i] *= 1.0 + 1e-11
+    end = BINS
+    while end > 0 and counts[end - 1] == 0:
+        end -= 1
+    less, more = 1.0 - 1e-11, 1.0 + 1e-11  # rounding of the sums
+    mass = 0.0
+    for i in range(end):
+        kept[i] = mass * less
+        mass += counts[i] * (EDGES[i + 1] / widen * less if i < BINS - 1 else 0.0)
+    kept[end:] = mass * less
+    missed[end:] = beyond * more
+    mass = beyond
+    for i in range(end - 1, -1, -1):
+        mass += counts[i] * EDGES[i] * widen
+        missed[i] = mass * more
 
 
 @part

@@ -57,10 +57,10 @@ class Cascade(Index):
     Examples
     --------
     >>> import numpy as np, halfspace
-    >>> points = np.random.default_rng(0).standard_normal((20_000, 32))
+    >>> points = np.random.default_rng(0).standard_normal((2_000, 32))
     >>> index = halfspace.Cascade(points)
-    >>> index.report(np.ones(32), 20.0).tolist()
-    [13624, 19890]
+    >>> index.report(np.ones(32), 16.0).tolist()
+    [34, 118, 1772]
     """
 
     _cover_kernel = cover_cascade
@@ -125,9 +125,9 @@ class Cascade(Index):
         Examples
         --------
         >>> import numpy as np, halfspace
-        >>> index = halfspace.Cascade(np.random.default_rng(0).standard_normal((6_400, 32)))
-        >>> index.bytes_read(np.ones(32), 1.0) / 6_400
-        20.4
+        >>> index = halfspace.Cascade(np.random.default_rng(0).standard_normal((640, 32)))
+        >>> index.bytes_read(np.ones(32), 1.0) / 640
+        22.0
         """
         codes = self.structure.leading.codes
         each = codes[:1].nbytes // TILE

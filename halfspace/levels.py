@@ -261,10 +261,10 @@ def make_cuttings(tree: BoundedTree, room: int, expected_count: int | None = Non
     copied, numbers = _forms(levels, tree.tiles, room, expected_count)
     # Levels after the last that is of use are not walked.
     used = int(np.flatnonzero(copied | numbers).max(initial=-1)) + 1
+    copied, numbers = copied[:used].copy(), numbers[:used].copy()
     cuttings = _assemble(tree, reach, levels[:used], finer[:used])
-    lists = [level.lists for level in levels[:used]]
-    cuttings = place_lists(cuttings, lists, copied[:used], numbers[:used])
-    return cuttings._replace(worth=frozen((copied | numbers)[:used]))
+    cuttings = place_lists(cuttings, [level.lists for level in levels[:used]], copied, numbers)
+    return cuttings._replace(worth=frozen(copied | numbers))
 
 
 def _forms(

@@ -225,7 +225,7 @@ def plan(
     --------
     >>> import numpy as np
     >>> from halfspace.planner import plan
-    >>> points = np.random.default_rng(0).standard_normal((20_000, 3))
+    >>> points = np.random.default_rng(0).standard_normal((2_000, 3))
     >>> plan(1_000_000, 3, points, expected_queries=1).structure
     'scan'
     >>> plan(1_000_000, 3, points, expected_queries=10_000).structure

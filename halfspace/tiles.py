@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
+from numba import types
+from numba.extending import typeof_impl
 
 from . import parallel
 from .jit import MARGIN_COVERED, part
@@ -42,6 +44,19 @@ class Tiles(NamedTuple):
     def count(self) -> int:
         """Number of points."""
         return len(self.ranks)
+
+
+class RowTiles(Tiles):
+    """Tiles whose data is a view of rows, as `make_rows` lays them out."""
+
+    __slots__ = ()
+
+
+@typeof_impl.register(RowTiles)
+def _type_of_row_tiles(tiles, context):
+    """One type for kernels; numpy calls a view of one tile, or of one coordinate, contiguous."""
+    data, *rest = (typeof_impl(field, context) for field in tiles)
+    return types.BaseTuple.from_types([data.copy(layout="A"), *rest], RowTiles)
 
 
 @np.errstate(over="ignore", under="ignore")
@@ -111,8 +126,8 @@ def tile_view(rows: np.ndarray) -> np.ndarray:
     return frozen(rows.reshape(-1, TILE, rows.shape[1]).transpose(0, 2, 1))
 
 
-def tiles_of_rows(rows: np.ndarray, ranks: np.ndarray) -> Tiles:
-    """Tiles that are views of `rows`, as `make_rows` lays them out; `ranks` by slot."""
+def tiles_of_rows(rows: np.ndarray, ranks: np.ndarray) -> RowTiles:
+    """Tiles that are views of `rows`; `ranks` by slot."""
     data = tile_view(rows)
     norms = np.zeros(len(data))
     step = max(1, CHUNK_FLOATS // (TILE * rows.shape[1]))
@@ -122,7 +137,7 @@ def tiles_of_rows(rows: np.ndarray, ranks: np.ndarray) -> Tiles:
         norms[first : first + step] = each.reshape(-1, TILE).max(axis=1)
 
     parallel.run([lambda a=a: part(a) for a in range(0, len(data), step)])
-    return Tiles(data, frozen(norms), frozen(ranks))
+    return RowTiles(data, frozen(norms), frozen(ranks))
 
 
 def arrays_of(value: object) -> Iterator[np.ndarray]:

@@ -21,7 +21,7 @@ def same(a, b):
     return all(np.array_equal(x, y) for x, y in zip(fields(a), fields(b), strict=True))
 
 
-def filled(t=300 if JIT else 150, *, dtype=np.float32, batch=(), kv_heads=2, d=6, **options):
+def filled(t=300 if JIT else 100, *, dtype=np.float32, batch=(), kv_heads=2, d=6, **options):
     """A cache with codes, and what is in it."""
     key, value = arrays(*[(*batch, kv_heads, t, d)] * 2, dtype=dtype)
     cache = KVCache(d, num_kv_heads=kv_heads, batch_shape=batch, dtype=dtype, **options)

@@ -6,6 +6,7 @@ of two each and all the arithmetic is on Python integers, which never round.
 
 import math
 from fractions import Fraction
+from functools import lru_cache
 
 import numpy as np
 
@@ -14,22 +15,39 @@ from halfspace.integer_dot import GROUPS
 from .sizes import TILE
 
 
-def _integers(array):
-    """Integers and a shift such that `array == integers / 2**shift` exactly, flattened."""
-    ratios = [value.as_integer_ratio() for value in np.asarray(array).ravel().tolist()]
+def _integers(numbers):
+    """Integers and a shift such that `numbers == integers / 2**shift` exactly."""
+    ratios = [value.as_integer_ratio() for value in numbers]
     shift = max((bottom.bit_length() - 1 for _, bottom in ratios), default=0)
     return [top << (shift + 1 - bottom.bit_length()) for top, bottom in ratios], shift
 
 
+@lru_cache(maxsize=64)
+def _integers_of(data, dtype):
+    return _integers(np.ndarray(len(data) // dtype.itemsize, dtype, data).tolist())
+
+
+def _products(points, normal):
+    """Dot products of `normal` with each row of as many numbers, all as `_integers` gives them."""
+    (flat, shift), (w, normal_shift) = points, normal
+    rows = (flat[i : i + len(w)] for i in range(0, len(flat), len(w)))
+    return [sum(map(int.__mul__, row, w)) for row in rows], shift + normal_shift
+
+
+@lru_cache(maxsize=64)
+def _products_of(points, dtype, normal, normal_dtype):
+    """The same by arrays' bytes, and remembered: tests ask for many answers about the same."""
+    return _products(_integers_of(points, dtype), _integers_of(normal, normal_dtype))
+
+
 def _dots(points, normal):
     """Integers and a shift such that `<normal, points[i]> == dots[i] / 2**shift` exactly."""
-    n, d = np.shape(points)
-    flat, shift = _integers(points)
-    w, normal_shift = _integers(normal)
-    if len(w) != d:
-        raise ValueError(f"normal of length {d} expected, got {len(w)}")
-    rows = (flat[i * d : (i + 1) * d] for i in range(n))
-    return [sum(map(int.__mul__, row, w)) for row in rows], shift + normal_shift
+    points, normal = np.asarray(points), np.asarray(normal)
+    if len(normal) != points.shape[1]:
+        raise ValueError(f"normal of length {points.shape[1]} expected, got {len(normal)}")
+    if object in (points.dtype, normal.dtype):
+        return _products(*(_integers(array.ravel().tolist()) for array in (points, normal)))
+    return _products_of(points.tobytes(), points.dtype, normal.tobytes(), normal.dtype)
 
 
 def scores(points, normal):

@@ -30,6 +30,7 @@ from asv_benchmarks import (
 )
 
 from .oracle import report
+from .sizes import JIT
 
 ROOT = Path(__file__).parents[1]
 
@@ -49,7 +50,7 @@ def runs(suite):
 
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch):
-    monkeypatch.setenv(sizes.VARIABLE, "0.001")
+    monkeypatch.setenv(sizes.VARIABLE, "0.001" if JIT else "0.0001")
     before = halfspace.get_threads()
     yield
     halfspace.set_threads(before)

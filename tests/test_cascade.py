@@ -2,6 +2,7 @@
 
 import pickle
 
+import numba
 import numpy as np
 import pytest
 from hypothesis import given
@@ -56,7 +57,7 @@ def test_top_where_float32_scores_overflow():
         assert index.top(np.ones(3), 1).ids.tolist() == [1]
 
 
-@pytest.mark.parametrize("m", [1, 2, 3, 4, 5, 63, 64, 65, 300])
+@pytest.mark.parametrize("m", [1, 2, 3, 4, 5, 63, 64, 65, 300 if JIT else 130])
 def test_batches_of_all_kinds_of_queries(m):
     rng = np.random.default_rng(m)
     points = cloud(10 * SMALL if JIT else SMALL, 8)
@@ -130,6 +131,13 @@ def test_queries_of_little_use(told):
     for expected_count in (None, 0, 10**12, 10**400):
         index = halfspace.Cascade(points, queries=told, expected_count=expected_count)
         assert_as_scan(index, points, np.eye(8), np.linspace(-2, 2, 8))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_kernels_are_compiled_once_whatever_the_number_of_tiles(dtype):
+    shapes = [(0, 3), (5, 3), (TILE + 1, 3), (TILE + 1, 1)]
+    kinds = {numba.typeof(halfspace.Cascade(cloud(*shape, dtype)).structure) for shape in shapes}
+    assert len(kinds) == 1
 
 
 def test_a_pickle_holds_points_once():

@@ -5,7 +5,6 @@ On more points than rational arithmetic can take, the structures are held agains
 
 import math
 from fractions import Fraction
-from functools import cache
 
 import numpy as np
 import pytest
@@ -15,39 +14,21 @@ from hypothesis import strategies as st
 import halfspace
 
 from . import oracle
+from .built import index_of, points_of, rivals, weights_of
 from .datasets import DATASETS
 from .sizes import JIT, LARGE, TILE, examples
 from .strategies import DTYPES, queries, rngs
-from .structures import STRUCTURES, each_structure, each_structure_and_dim
+from .structures import each_structure, each_structure_and_dim
 
 DIMS = (1, 2, 3, 8)
 each_dataset = pytest.mark.parametrize("dataset", DATASETS)
 
 
-@cache
-def points_of(dataset, d, dtype, **size):
-    return DATASETS[dataset](d, np.random.default_rng(d), dtype, **size)
-
-
-@cache
-def weights_of(n):
-    """Integers, so that sums are exact in any order, and both signs, so that they cancel."""
-    return np.random.default_rng(n).integers(-(2**30), 2**30, (n, 2)).astype(np.float64)
-
-
-@cache
-def index_of(structure, dataset, d, dtype):
-    points = points_of(dataset, d, dtype)
-    return structure.build(points, weights=weights_of(len(points)))
-
-
-def score_is_near(score, points, normal, row):
+def score_is_near(score, exact, size, d):
     """A score is rounded: within the error of any summation order, unless that overflows."""
-    x, w = points[row : row + 1].astype(np.float64), normal.astype(np.float64)
-    exact, size = oracle.scores(x, w)[0], oracle.scores(abs(x), abs(w))[0]
     if size >= np.finfo(np.float64).max:
         return not math.isnan(score)
-    error = size * Fraction(len(w) + 2, 2**52) + len(w) * Fraction(5e-324)
+    error = size * Fraction(d + 2, 2**52) + d * Fraction(5e-324)
     return abs(Fraction(float(score)) - exact) <= error
 
 
@@ -101,7 +82,10 @@ def test_top(structure, d, dataset, data, dtype):
     assert ids.tolist() == [oracle.top(points, w, k) for w in normals]
     assert (scores[:, :-1] >= scores[:, 1:]).all()
     for w, row, best in zip(normals, scores, ids, strict=True):
-        assert all(score_is_near(s, points, w, i) for s, i in zip(row, best, strict=True))
+        exact = oracle.scores(points, w)
+        size = oracle.scores(abs(points.astype(np.float64)), abs(w.astype(np.float64)))
+        pairs = zip(row, best, strict=True)
+        assert all(score_is_near(score, exact[i], size[i], d) for score, i in pairs)
         one = index.top(w, k)
         assert one.ids.tolist() == best.tolist()
         assert one.scores.tolist() == row.tolist()
@@ -164,14 +148,6 @@ def test_structures_agree_on_many_points(dataset, d, data, dtype):
         assert np.array_equal(index.any(*batch), truth.any(*batch))
         assert np.array_equal(index.sum(*batch), truth.sum(*batch))
         assert np.array_equal(index.top(batch[0], k).ids, best.ids)
-
-
-@cache
-def rivals(dataset, d, dtype):
-    """Scan, then all that have to agree with it."""
-    points = points_of(dataset, d, dtype, n=LARGE)
-    others = [s.build for name, s in STRUCTURES.items() if d in s.dims and name != "Scan"]
-    return [build(points, weights=weights_of(LARGE)) for build in (halfspace.Scan, *others)]
 
 
 @pytest.mark.parametrize("d", [2, 3])

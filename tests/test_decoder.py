@@ -2,12 +2,14 @@
 
 import pickle
 
+import numba
 import numpy as np
 import pytest
 
 import halfspace
-from attention import Attended, Decoder, Error, TopR, dense, merge
+from attention import Attended, Decoder, Error, TopR, bounds, dense, merge
 from attention.coded_reading import coded_rows
+from attention.cuts import cut_of
 from attention.reading import softmax_rows
 
 from .sizes import JIT
@@ -53,6 +55,24 @@ def test_no_queries(decoder):
     got = decoder.softmax(np.empty((0, 3)), Error(1e-2))
     assert got.output.shape == (0, 3)
     assert got.bound.shape == (0,)
+
+
+def test_one_query_and_many_take_the_same_kernels():
+    span = bounds.ValueRange(np.zeros(2), np.ones(2))
+    for rule in (TopR(1), Error(0.1)):
+        cuts = [cut_of(rule, np.full(m, 9), np.zeros(m), 0.0, span, 1.0) for m in (1, 2)]
+        assert numba.typeof(cuts[0]) == numba.typeof(cuts[1])
+
+
+@pytest.mark.parametrize("structure", ["scan", "kd_tree", "cascade"])
+@pytest.mark.parametrize("narrow", ["key", "value"])
+def test_keys_and_values_are_held_in_the_wider_of_their_floats(structure, narrow):
+    wide = dict(zip(("key", "value"), np.random.default_rng(0).random((2, 90, 3)), strict=True))
+    mixed = wide | {narrow: wide[narrow].astype(np.float32)}
+    got = Decoder(**mixed, structure=structure).softmax(QUERIES, Error(1e-2))
+    same = {name: array.astype(np.float64) for name, array in mixed.items()}
+    want = Decoder(**same, structure=structure).softmax(QUERIES, Error(1e-2))
+    assert all(np.array_equal(a, b) for a, b in zip(got, want, strict=True))
 
 
 @pytest.mark.parametrize(

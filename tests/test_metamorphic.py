@@ -144,9 +144,10 @@ def test_only_the_scores_crossed_matter(structure, data):
     d = data.draw(st.sampled_from(structure.dims_to(6)))
     points = rng.integers(-9, 10, (data.draw(st.integers(0, LARGE)), d)).astype(np.float32)
     normals, offsets = rng.integers(-9, 10, (4, d)).astype(float), rng.integers(-30, 30, 4)
-    closed = answers(structure, points, normals, offsets)
-    assert_same(closed, answers(structure, points, normals, offsets - 0.5))
-    strictly = structure.build(points).report(normals, offsets - 1, closed=False)
+    index = structure.build(points)
+    closed = asked(index, normals, offsets)
+    assert_same(closed, asked(index, normals, offsets - 0.5))
+    strictly = index.report(normals, offsets - 1, closed=False)
     assert_same(closed[:2], (strictly.indptr, strictly.indices))
 
 
@@ -155,9 +156,10 @@ def test_only_the_scores_crossed_matter(structure, data):
 @given(data=st.data())
 def test_widening_changes_nothing(structure, data):
     points, normals, offsets = data.draw(large(structure, dtype=np.float32))
-    narrow = answers(structure, points, normals, offsets)
+    index = structure.build(points)
+    narrow = asked(index, normals, offsets)
     assert_same(narrow, answers(structure, points.astype(np.float64), normals, offsets))
-    assert_same(narrow, answers(structure, points, normals.astype(np.float64), offsets))
+    assert_same(narrow, asked(index, normals.astype(np.float64), offsets))
 
 
 def crowded(data, dataset, d):

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 import halfspace
 from halfspace import cover, product_scan, scan
+from halfspace.inputs import as_queries
 from halfspace.jit import Bound
 from halfspace.product_scan import GROUP, PRODUCT, cover_products, group_size, products_pay
 
@@ -30,10 +31,11 @@ def by_products(tiles_scan, normals, offsets, closed, stop_at_first, indptr, par
 
 def covers(kernel, index, normals, offsets, closed=True):
     """Covers query by query: parts, masks, count and counters of work."""
+    rows = as_queries(normals, offsets, index.dim)
     blocks = cover.covers(
         Bound(kernel, index.structure),
-        np.ascontiguousarray(normals, np.float64),
-        np.ascontiguousarray(offsets, np.float64),
+        rows.normals,
+        rows.offsets,
         closed=closed,
         stop_at_first=False,
         nanoseconds=0.0,

@@ -10,6 +10,7 @@ from attention import (
     Mass,
     Threshold,
     TopR,
+    decode,
     scaled_dot_product,
     scaled_dot_product_attention,
     softmax_attention,
@@ -17,6 +18,7 @@ from attention import (
 
 from .sdpa_oracle import TIGHT, arrays, assert_attends
 from .sdpa_oracle import attention as truth
+from .sizes import JIT
 
 INF = math.inf
 
@@ -186,10 +188,12 @@ def test_a_rule_applies_to_every_row(read_in_full):
     assert read_in_full == [9]
 
 
-def test_many_keys_of_few_dimensions(shared_rows):
+def test_many_keys_of_few_dimensions(shared_rows, monkeypatch):
     """A tree is under the index then."""
-    query, key, value = arrays((70, 3), (3000, 3), (3000, 2))
-    mask = np.random.default_rng(0).random((1, 3000)) < 0.9
-    bias = np.where(mask, np.random.default_rng(1).standard_normal(3000), -INF)
+    m, n = (70, 3000) if JIT else (20, 300)
+    monkeypatch.setattr(decode, "LEAST_KEYS", n // 2)
+    query, key, value = arrays((m, 3), (n, 3), (n, 2))
+    mask = np.random.default_rng(0).random((1, n)) < 0.9
+    bias = np.where(mask, np.random.default_rng(1).standard_normal(n), -INF)
     for some in (mask, bias):
         assert_attends(4.0 * query, key, value, some, rule=Error(1e-4), within=1e-4)

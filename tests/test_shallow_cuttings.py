@@ -13,6 +13,7 @@ from numba import njit
 
 import halfspace
 from halfspace import cuttings as kernels
+from halfspace import levels
 from halfspace.tiles import arrays_of
 from halfspace.tree import make_tree
 
@@ -97,7 +98,7 @@ def test_sets_that_break_hulls(dataset, d):
     rng = np.random.default_rng(d)
     points = DATASETS[dataset](d, rng, np.float64)
     index = fine_cuttings(points)
-    normals = rng.standard_normal((20, d))
+    normals = rng.standard_normal((20 if JIT else 6, d))
     normals[:d] = np.eye(d)
     for w in normals:
         scores = sorted(oracle.scores(points, w))
@@ -125,12 +126,12 @@ def test_walks_that_go_astray_cost_time_only(data):
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
     points = rng.standard_normal((SMALL, 2))
     index = fine_cuttings(points)
-    structure, levels = index.structure, index.structure.levels
+    structure, starts = index.structure, index.structure.levels
     neighbours, finer = structure.neighbours.copy(), structure.finer.copy()
-    for level, (first, last) in enumerate(pairwise(levels)):
+    for level, (first, last) in enumerate(pairwise(starts)):
         neighbours[first:last] = rng.integers(first, last, (last - first, 2))
-        if level + 2 < len(levels):
-            finer[first:last] = rng.integers(last, levels[level + 2], last - first)
+        if level + 2 < len(starts):
+            finer[first:last] = rng.integers(last, starts[level + 2], last - first)
     neighbours[rng.random(neighbours.shape) < 0.1] = -1
     for array in (neighbours, finer):
         array.flags.writeable = False
@@ -232,6 +233,13 @@ def test_a_pickle_holds_every_tile_once():
     for b in (-9.0, 0.0, 1.0, 2.0):
         assert again.report([1.0, 2.0], b).tolist() == index.report([1.0, 2.0], b).tolist()
         assert again.sum([1.0, 2.0], b) == index.sum([1.0, 2.0], b)
+
+
+def test_levels_that_are_dropped_leave_nothing_behind(monkeypatch):
+    monkeypatch.setattr(levels._Level, "pays", lambda self, scanned, finest: not finest)
+    index = fine_cuttings(DATASETS["gauss"](2, np.random.default_rng(0), np.float64))
+    assert index.structure.worth.base is index.structure.copied.base is None
+    assert pickle.loads(pickle.dumps(index)).nbytes == index.nbytes
 
 
 def test_one_dimension_is_a_sorted_array():
