@@ -12,6 +12,7 @@ w (`top`). Every answer is that of real arithmetic on the given floats, ties inc
 10
 """
 
+from .array_file import InvalidFile
 from .cascade import Cascade
 from .index import Index
 from .kd_tree import KDTree
@@ -21,11 +22,13 @@ from .planner import build
 from .report import Report, ResultTooLarge, Top, Work
 from .scan import Scan
 from .shallow_cuttings import ShallowCuttings
+from .storage import load
 from .warm import warmup
 
 __all__ = [
     "Cascade",
     "Index",
+    "InvalidFile",
     "KDTree",
     "PartitionTree",
     "Report",
@@ -36,6 +39,7 @@ __all__ = [
     "Work",
     "build",
     "get_threads",
+    "load",
     "set_threads",
     "warmup",
 ]

@@ -15,11 +15,12 @@ G is the identity, and this is principal component analysis. Nothing certified r
 found, only on how far its computed inverse B is from one and on rounding; see `Basis`.
 """
 
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .layout import Stored
 from .query import DOUBLE, SINGLE, relative_error
 from .tiles import frozen
 
@@ -43,11 +44,11 @@ class Basis(NamedTuple):
     float32 product that makes u.
     """
 
-    centre: np.ndarray  # (d,) float64, m
-    scale: np.ndarray  # (d,) float64, powers of two, S
-    forward: np.ndarray  # (d, d) float32, T
-    inverse: np.ndarray  # (d, d) float64, B
-    errors: np.ndarray  # (d,) float64
+    centre: Annotated[np.ndarray, Stored("f8", "d")]  # m
+    scale: Annotated[np.ndarray, Stored("f8", "d")]  # powers of two, S
+    forward: Annotated[np.ndarray, Stored("f4", "d d")]  # T
+    inverse: Annotated[np.ndarray, Stored("f8", "d d")]  # B
+    errors: Annotated[np.ndarray, Stored("f8", "d")]
     inverse_error: float
     reach: float
 

@@ -8,12 +8,13 @@ counting, summing and reporting are the same few kernels over covers, whatever t
 import itertools
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple, TypeVar
+from typing import Annotated, NamedTuple, TypeVar
 
 import numpy as np
 
 from . import parallel
 from .jit import Bound, kernel, part
+from .layout import Stored
 from .rank_sort import PLACES, count_rank, sort_ranks, start_sort
 from .tiles import TILE, lowest_lane
 
@@ -31,9 +32,9 @@ BLOCK_QUERIES = 512
 class Nodes(NamedTuple):
     """Nodes of a hierarchy over tiles, in preorder. Empty arrays for a structure without nodes."""
 
-    first: np.ndarray  # (nodes,) int32, first tile
-    last: np.ndarray  # (nodes,) int32, one past the last tile
-    sums: np.ndarray  # (nodes, w) float64, weights of all points below
+    first: Annotated[np.ndarray, Stored("i4", "nodes")]  # first tile
+    last: Annotated[np.ndarray, Stored("i4", "nodes")]  # one past the last tile
+    sums: Annotated[np.ndarray, Stored("f8", "nodes w")]  # weights of all points below
 
 
 class Covers(NamedTuple):

@@ -16,8 +16,10 @@ from numpy.typing import ArrayLike
 from . import cover, parallel
 from .inputs import Queries, as_count, as_ids, as_normals, as_points, as_queries, as_weights
 from .jit import Bound
+from .layout import without
 from .polytope import count_polytope, report_polytope
 from .report import Report, ResultTooLarge, Top, Work
+from .state import save
 from .tiles import arrays_of, bytes_of, frozen
 
 NO_NODES = cover.Nodes(
@@ -55,6 +57,18 @@ class Index(ABC):
 
     structure: NamedTuple
     """Flat, read-only arrays with a field `tiles`; usable in compiled code."""
+
+    _kind: ClassVar[str]
+    """Name in files."""
+
+    _arrays: ClassVar[type]
+    """Named tuple of `structure`."""
+
+    _views: ClassVar[frozenset[str]] = frozenset()
+    """Parts of it that are views of others, by name."""
+
+    _check: ClassVar[Callable[[NamedTuple, int], None]]
+    """Raises ValueError where arrays of so many points, as stored, are not safe to be asked."""
 
     _cover_kernel: ClassVar[Callable]
     _top_kernel: ClassVar[Callable]
@@ -101,6 +115,19 @@ class Index(ABC):
             w = 0 where there are none.
         """
 
+    def _with_views(self, structure: NamedTuple, count: int) -> NamedTuple:
+        """Structure of so many points with what `_views` names."""
+        return structure
+
+    def _description(self) -> dict:
+        """What is stored beside arrays, of what JSON has."""
+        return {}
+
+    @staticmethod
+    def _recall(structure: NamedTuple, description: dict) -> dict:
+        """Attributes that `_description` told; ValueError if it is no such description."""
+        return {}
+
     @abstractmethod
     def _query_nanoseconds(self) -> float:
         """Rough cost of one query, to decide whether threads pay."""
@@ -141,13 +168,19 @@ class Index(ABC):
         return Bound(type(self)._top_kernel, self.structure)
 
     def __getstate__(self) -> dict:
-        return {name: value for name, value in vars(self).items() if not isinstance(value, Bound)}
+        state = {name: value for name, value in vars(self).items() if not isinstance(value, Bound)}
+        # A pickle would not know what are views, and hold them twice.
+        return state | {"structure": without(self.structure, self._views), "count": len(self)}
 
     def __setstate__(self, state: dict) -> None:
+        count = state.pop("count")
         self.__dict__.update(state)
+        self.structure = self._with_views(self.structure, count)
         # A pickle forgets that arrays were read-only, and kernels are compiled for that.
         for array in arrays_of((self.structure, self._ids, self._weights)):
             frozen(array)
+
+    save = save
 
     def _covers(
         self,

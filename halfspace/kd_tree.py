@@ -19,7 +19,7 @@ from .jit import kernel, part
 from .polytope import cover_polytopes_tree
 from .quickselect import select
 from .tiles import TILE, make_tiles
-from .tree import FANOUT, BoundedTree, cover_tree, make_tree, top_tree
+from .tree import FANOUT, BoundedTree, check_tree, cover_tree, make_tree, top_tree
 
 AXIS_SAMPLE = 256
 """Points that estimate a node's principal axis."""
@@ -172,6 +172,7 @@ class KDTree(Index):
     1
     """
 
+    _kind, _arrays, _check = "kd_tree", BoundedTree, staticmethod(check_tree)
     _cover_kernel = cover_tree
     _top_kernel = top_tree
     _polytope_kernel = cover_polytopes_tree

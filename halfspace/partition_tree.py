@@ -26,7 +26,7 @@ from .partition import LEAST_PLANES, MOST_PLANES, SAMPLE_SHARE, partition
 from .planes import THROUGH_POINTS
 from .polytope import cover_polytopes_tree
 from .tiles import TILE, make_tiles
-from .tree import FANOUT, BoundedTree, cover_tree, make_tree, top_tree
+from .tree import FANOUT, BoundedTree, check_tree, cover_tree, make_tree, top_tree
 
 CLASSES = 8
 """Classes of a node, where there are units for so many."""
@@ -177,6 +177,7 @@ class PartitionTree(Index):
     1
     """
 
+    _kind, _arrays, _check = "partition_tree", BoundedTree, staticmethod(check_tree)
     _cover_kernel = cover_tree
     _top_kernel = top_tree
     _polytope_kernel = cover_polytopes_tree

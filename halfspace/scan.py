@@ -11,18 +11,25 @@ import numpy as np
 
 from .index import Index
 from .jit import kernel
+from .layout import expect
 from .polytope import cover_polytopes_scan
 from .predicate import LIMBS
 from .product_scan import cover_products, group_size, products_pay
 from .query import ALL, NONE, prepare
 from .ranking import Best, offer_tile, sort_best
-from .tiles import TILE, Tiles, make_tiles, popcount, tile_mask, used_lanes
+from .tiles import TILE, Tiles, check_tiles, make_tiles, popcount, tile_mask, used_lanes
 
 
 class ScanArrays(NamedTuple):
     """A scan's flat arrays."""
 
     tiles: Tiles
+
+
+def check_scan(scan: ScanArrays, points: int) -> None:
+    """Raise ValueError unless a stored scan of so many points may be read."""
+    check_tiles(scan.tiles.norms, scan.tiles.ranks, len(scan.tiles.data), points)
+    expect(len(scan.tiles.ranks) == points, "ranks", f"{points}", len(scan.tiles.ranks))
 
 
 @kernel
@@ -108,6 +115,7 @@ class Scan(Index):
     array([1])
     """
 
+    _kind, _arrays, _check = "scan", ScanArrays, staticmethod(check_scan)
     _cover_kernel = cover_batch
     _top_kernel = top_scan
     _polytope_kernel = cover_polytopes_scan

@@ -25,7 +25,7 @@ from numpy.typing import ArrayLike
 
 from . import cover
 from .conflict_lists import first_tiles
-from .cuttings import Cuttings, cover_cuttings, top_cuttings
+from .cuttings import Cuttings, check_cuttings, cover_cuttings, top_cuttings
 from .index import Index
 from .inputs import as_count
 from .kd_tree import order_points
@@ -78,6 +78,8 @@ class ShallowCuttings(Index):
     [3369, 3492, 16120]
     """
 
+    _kind, _arrays, _check = "shallow_cuttings", Cuttings, staticmethod(check_cuttings)
+    _views = frozenset({"tree.tiles"})
     _cover_kernel = cover_cuttings
     _top_kernel = top_cuttings
     _polytope_kernel = cover_polytopes_tree
@@ -122,16 +124,9 @@ class ShallowCuttings(Index):
     def __len__(self) -> int:
         return self.structure.tree.tiles.count
 
-    def __getstate__(self) -> dict:
-        # The tree's tiles are views: a pickle would hold them twice.
-        tree = self.structure.tree._replace(tiles=len(self))
-        return super().__getstate__() | {"structure": self.structure._replace(tree=tree)}
-
-    def __setstate__(self, state: dict) -> None:
-        structure = state["structure"]
-        tiles = first_tiles(structure.tiles, structure.tree.tiles)
-        tree = structure.tree._replace(tiles=tiles)
-        super().__setstate__(state | {"structure": structure._replace(tree=tree)})
+    def _with_views(self, structure: Cuttings, count: int) -> Cuttings:
+        tree = structure.tree._replace(tiles=first_tiles(structure.tiles, count))
+        return structure._replace(tree=tree)
 
     def explain(self) -> str:
         """Say in a few lines what this index is: structure, levels, sizes, why it was chosen."""
