@@ -17,5 +17,6 @@ def examples(share):
     """Run `share` times as many hypothesis examples as the profile in force says."""
     return settings(max_examples=math.ceil(share * settings().max_examples))
 
+
 SCALE = int(os.environ.get("HALFSPACE_TEST_SCALE", "1"))
 """How many times as long to run what is never long enough: damaged files, killed processes."""
