@@ -24,13 +24,13 @@ from numpy.typing import ArrayLike
 from .cascade_fit import encode_all, fit_cascade, order_of, recall_fit
 from .cascade_stages import CascadeArrays, check_cascade, cover_cascade
 from .cascade_top import top_cascade
-from .index import Index
 from .inputs import as_count, as_normals
 from .polytope import cover_polytopes_scan
+from .static_index import StaticIndex
 from .tiles import TILE, make_rows, on_lines, tile_view, tiles_of_rows
 
 
-class Cascade(Index):
+class Cascade(StaticIndex):
     """Certified 4-, 6- or 8-bit filters in a basis made for the data, then the exact predicate.
 
     For d >= 8, where trees do not prune. Build O(n d^2), query O(n p) codes and O(d)

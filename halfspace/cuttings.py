@@ -39,12 +39,16 @@ from .tiles import (
     Tiles,
     check_tiles,
     lanes_not_below,
+    live_lanes,
+    lowest_lane,
     popcount,
     tile_mask,
     tile_scores,
     used_lanes,
 )
 from .tree import GROUP, BoundedTree, check_nodes, cover_tree, top_tree
+
+_ONE = np.uint64(1)
 
 SLACK = -1e-12
 """Shares down to here count as zero: the query lies on the facet between two cones."""
@@ -298,8 +302,8 @@ def cover_cuttings(
 
 
 @kernel
-def top_cuttings(cuttings, normals, slots, scores):
-    """Slots and scores of the k best of each query, best first; slots (m, k).
+def top_cuttings(cuttings, normals, live, slots, scores):
+    """Slots and scores of the k best live points of each query, best first; slots (m, k).
 
     If k points of a list score above its limit T, no point outside can be among the k best. The
     list's scores are taken twice: for the k-th best, and to rank those that may be better exactly.
@@ -333,8 +337,10 @@ def top_cuttings(cuttings, normals, slots, scores):
                 t, used = tile_of_list(own, first, size, entries, count, i)
                 tile_scores(data, t, narrow, lane_scores)
                 largest = max(largest, norms[t])
-                for lane in range(popcount(used)):
-                    keys[taken] = -lane_scores[lane]
+                used = live_lanes(live, t, used)
+                while used:
+                    keys[taken] = -lane_scores[lowest_lane(used)]
+                    used &= used - _ONE
                     taken += 1
             if taken < k:
                 continue
@@ -347,6 +353,7 @@ def top_cuttings(cuttings, normals, slots, scores):
                 t, used = tile_of_list(own, first, size, entries, count, i)
                 tile_scores(data, t, narrow, lane_scores)
                 used &= lanes_not_below(lane_scores, lane_scores.dtype.type(low))
+                used = live_lanes(live, t, used)
                 offer_tile(
                     data, norms, ranks, t, used, normal, narrow, query, best, lane_scores, limbs
                 )
@@ -354,4 +361,4 @@ def top_cuttings(cuttings, normals, slots, scores):
         if certified:
             sort_best(data, ranks, normal, best, limbs)
         else:
-            top_tree(tree, normals[q : q + 1], slots[q : q + 1], scores[q : q + 1])
+            top_tree(tree, normals[q : q + 1], live, slots[q : q + 1], scores[q : q + 1])

@@ -14,10 +14,10 @@ import math
 import numpy as np
 
 from . import parallel
-from .index import Index
 from .jit import kernel, part
 from .polytope import cover_polytopes_tree
 from .quickselect import select
+from .static_index import StaticIndex
 from .tiles import TILE, make_tiles
 from .tree import FANOUT, BoundedTree, check_tree, cover_tree, make_tree, top_tree
 
@@ -157,7 +157,7 @@ def order_points(points: np.ndarray) -> np.ndarray:
     return order
 
 
-class KDTree(Index):
+class KDTree(StaticIndex):
     """Bounded tree by median splits along principal axes, for low dimensions.
 
     Build O(n log n); report O(n^(1-1/d) + k) and count, sum O(n^(1-1/d)) for points in general

@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .index import Index
 from .jit import kernel
 from .layout import expect
 from .polytope import cover_polytopes_scan
@@ -17,7 +16,8 @@ from .predicate import LIMBS
 from .product_scan import cover_products, group_size, products_pay
 from .query import ALL, NONE, prepare
 from .ranking import Best, offer_tile, sort_best
-from .tiles import TILE, Tiles, check_tiles, make_tiles, popcount, tile_mask, used_lanes
+from .static_index import StaticIndex
+from .tiles import TILE, Tiles, check_tiles, live_lanes, make_tiles, popcount, tile_mask, used_lanes
 
 
 class ScanArrays(NamedTuple):
@@ -84,8 +84,8 @@ def cover_batch(
 
 
 @kernel
-def top_scan(scan, normals, slots, scores):
-    """Slots and scores of the k best of each query, best first; slots (m, k)."""
+def top_scan(scan, normals, live, slots, scores):
+    """Slots and scores of the k best live points of each query, best first; slots (m, k)."""
     data, norms, ranks = scan.tiles
     narrow, lane_scores = np.empty(data.shape[1], data.dtype), np.empty(TILE, data.dtype)
     errors, size, limbs = np.empty(slots.shape[1]), np.zeros(1, np.int64), np.zeros(LIMBS, np.int64)
@@ -95,12 +95,12 @@ def top_scan(scan, normals, slots, scores):
         size[0] = 0
         best = Best(slots[q], scores[q], errors, size)
         for t in range(data.shape[0]):
-            used = used_lanes(ranks.size, t)
+            used = live_lanes(live, t, used_lanes(ranks.size, t))
             offer_tile(data, norms, ranks, t, used, normal, narrow, query, best, lane_scores, limbs)
         sort_best(data, ranks, normal, best, limbs)
 
 
-class Scan(Index):
+class Scan(StaticIndex):
     """Brute force over tiles: every point, every query.
 
     The reference for all other structures, and the fallback where no bound prunes.
@@ -119,6 +119,14 @@ class Scan(Index):
     _cover_kernel = cover_batch
     _top_kernel = top_scan
     _polytope_kernel = cover_polytopes_scan
+
+    @classmethod
+    def over(cls, tiles: Tiles, ids: np.ndarray, weights: np.ndarray) -> "Scan":
+        """Scan over tiles that are laid out, with ids (n,) and weights (n, w) by rank."""
+        scan = cls.__new__(cls)
+        scan.structure, scan._ids, scan._weights = ScanArrays(tiles), ids, weights
+        scan._own_ids, scan._weights_ndim, scan._reason = True, 2, "laid out before"
+        return scan
 
     def _build(self, points: np.ndarray, ranks: np.ndarray, weights: np.ndarray) -> ScanArrays:
         return ScanArrays(make_tiles(points, np.argsort(ranks), ranks))

@@ -26,11 +26,11 @@ from numpy.typing import ArrayLike
 from . import cover
 from .conflict_lists import first_tiles
 from .cuttings import Cuttings, check_cuttings, cover_cuttings, top_cuttings
-from .index import Index
 from .inputs import as_count
 from .kd_tree import order_points
 from .levels import make_cuttings
 from .polytope import cover_polytopes_tree
+from .static_index import StaticIndex
 from .tiles import bytes_of, make_tiles
 from .tree import make_tree
 
@@ -43,7 +43,7 @@ LEAST_DEFAULT_MEMORY = 1 << 24
 """Bytes it may take in any case then."""
 
 
-class ShallowCuttings(Index):
+class ShallowCuttings(StaticIndex):
     """Conflict lists for every depth over a tree, for points that stay, d <= 6.
 
     Report, any and top take O(log n + k) expected for shallow half-spaces, of k points; deep ones,

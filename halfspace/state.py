@@ -10,13 +10,13 @@ from .inputs import MOST_POINTS
 from .layout import Stored, build, expect, flatten
 
 if TYPE_CHECKING:
-    from .index import Index
+    from .static_index import StaticIndex
 
 _WORDS = {"points": int, "dim": int, "own_ids": bool, "weights_ndim": int, "reason": str}
 """Metadata of every index; some structures have more."""
 
 
-def save(index: "Index", path: str | os.PathLike) -> None:
+def save(index: "StaticIndex", path: str | os.PathLike) -> None:
     """Write the index to one file, which `halfspace.load` maps into memory.
 
     Parameters
@@ -46,7 +46,7 @@ def save(index: "Index", path: str | os.PathLike) -> None:
     array_file.write(path, index._kind, *stored(index))
 
 
-def stored(index: "Index") -> tuple[dict, dict[str, np.ndarray]]:
+def stored(index: "StaticIndex") -> tuple[dict, dict[str, np.ndarray]]:
     """Metadata and arrays of an index, as `restored` takes them."""
     metadata = {
         "points": len(index),
@@ -59,7 +59,9 @@ def stored(index: "Index") -> tuple[dict, dict[str, np.ndarray]]:
     return metadata | index._description(), arrays | flatten(index.structure, index._views)
 
 
-def restored(kind: type["Index"], metadata: dict, arrays: dict[str, np.ndarray]) -> "Index":
+def restored(
+    kind: type["StaticIndex"], metadata: dict, arrays: dict[str, np.ndarray]
+) -> "StaticIndex":
     """An index of such a kind that has what `stored` gave.
 
     Raises
@@ -94,12 +96,12 @@ def _take(name: str, declared: Stored, sizes: dict[str, int], arrays: dict) -> n
     return arrays.pop(name)
 
 
-def _take_ids(index: "Index", own: bool, points: int, arrays: dict) -> None:
+def _take_ids(index: "StaticIndex", own: bool, points: int, arrays: dict) -> None:
     index._own_ids, wanted = own, points if own else 0
     index._ids = _take("ids", Stored("i8", "ids"), {"ids": wanted}, arrays)
 
 
-def _take_weights(index: "Index", axes: int, points: int, arrays: dict) -> int:
+def _take_weights(index: "StaticIndex", axes: int, points: int, arrays: dict) -> int:
     """Take weights of none, one or two axes; how many columns they have."""
     expect(axes in (0, 1, 2), "weights_ndim", "0, 1 or 2", axes)
     sizes = {"n": points} | ({"w": axes} if axes < 2 else {})

@@ -163,6 +163,10 @@ def frozen(array: np.ndarray) -> np.ndarray:
     return array
 
 
+ALL_LIVE = frozen(np.empty(0, np.uint64))
+"""Masks of live lanes where no point is dead; see `live_lanes`."""
+
+
 @part(flags=MARGIN_COVERED, inline=True)
 def tile_scores(data, t, normal, scores):
     """Scores <normal, x> of the 64 lanes of data[t], (d, 64), four coordinates a pass."""
@@ -205,6 +209,12 @@ def used_lanes(count, t):
     if used <= 0:
         return np.uint64(0)
     return _FULL if used >= TILE else (_ONE << np.uint64(used)) - _ONE
+
+
+@part(inline=True)
+def live_lanes(live, t, lanes):
+    """Those of `lanes` of tile t that are live: `live` (tiles,) has a mask a tile, or is empty."""
+    return lanes & live[t] if live.size else lanes
 
 
 @part(inline=True)

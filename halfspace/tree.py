@@ -27,6 +27,7 @@ from .tiles import (
     frozen,
     lanes_above,
     lanes_not_below,
+    live_lanes,
     lowest_lane,
     popcount,
     tile_mask,
@@ -287,8 +288,8 @@ def cover_tree(tree, normals, offsets, closed, stop_at_first, indptr, parts, mas
 
 
 @kernel
-def top_tree(tree, normals, slots, scores):
-    """Slots and scores of the k best of each query, best first; slots (m, k).
+def top_tree(tree, normals, live, slots, scores):
+    """Slots and scores of the k best live points of each query, best first; slots (m, k).
 
     Best-first search: nodes are opened in the order of their upper bounds, until none left can
     reach the worst point kept.
@@ -314,7 +315,7 @@ def top_tree(tree, normals, slots, scores):
             if -negative_high < bar:
                 break
             if level < 0:
-                used = used_lanes(ranks.size, block)
+                used = live_lanes(live, block, used_lanes(ranks.size, block))
                 offer_tile(data, norms, ranks, block, used, normal, narrow, query, best, low, limbs)
                 bar = scaled_bar(query, least_useful(best))
                 continue

@@ -105,7 +105,7 @@ def lists(report):
 
 def work_of(index, normals, offsets):
     faces = as_polytopes(normals, offsets, True, index.dim)
-    return np.concatenate(polytope.covers(index, faces, lambda block: block.work))
+    return np.concatenate(polytope.covers(faces, index, lambda block: block.work))
 
 
 @each_dataset
