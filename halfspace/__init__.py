@@ -14,6 +14,7 @@ w (`top`). Every answer is that of real arithmetic on the given floats, ties inc
 
 from .array_file import InvalidFile
 from .cascade import Cascade
+from .dynamic import Dynamic
 from .index import Index
 from .kd_tree import KDTree
 from .parallel import get_threads, set_threads
@@ -27,6 +28,7 @@ from .warm import warmup
 
 __all__ = [
     "Cascade",
+    "Dynamic",
     "Index",
     "InvalidFile",
     "KDTree",

@@ -108,7 +108,7 @@ class Buffer:
         """The same with more points behind."""
         first, last = self._count, self._count + len(rows)
         room = self._room
-        if last > len(room.ids) or rows.points.dtype != self.dtype:
+        if last > len(room.ids) or np.result_type(rows.points, room.points) != self.dtype:
             room = self._wider(max(last, 2 * first), rows.points.dtype)
         slots = np.arange(first, last)
         room.points[slots // TILE, :, slots % TILE] = rows.points
@@ -122,6 +122,23 @@ class Buffer:
             # Dead lanes stay dead; those that were free are not.
             live[:old] &= self._live | ~masks_of(first, old)
         return Buffer(room, frozen(norms), live, last)
+
+    def none(self, dtype: np.typing.DTypeLike = None) -> "Buffer":
+        """Buffer without points, for such as these, or of another dtype."""
+        return self.empty(self.dim, dtype or self.dtype, self.columns)
+
+    def rows(self) -> Rows:
+        """Live points, in the order of their ids."""
+        return self.segment.rows()
+
+    def sealed(self) -> list[Segment]:
+        """The live points as a segment that waits to be built anew; none if there is no point."""
+        if not len(self):
+            return []
+        if not self.segment.live.size:
+            return [self.segment]
+        points, ids, weights = self.rows()
+        return [Segment(Scan(points, ids=ids, weights=weights), stale=True)]
 
     def _wider(self, slots: int, dtype: np.dtype) -> Rows:
         """Room for so many points, with those that are there."""

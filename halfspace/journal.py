@@ -1,7 +1,7 @@
 """Journal: a directory that holds a `Dynamic`, and every change to it before it is acknowledged.
 
     points.hsf     what there was at a checkpoint, as `save` writes it, and the number of its change
-    changes.log    changes since, numbered on (`log.py`, `changes.py`)
+    changes.log    changes since, numbered on (`log.py`, `change_records.py`)
     lock           locked by whoever has it open to write
 
 A change is appended to the log, and flushed, before anybody sees it. A checkpoint replaces the file
@@ -23,7 +23,8 @@ from typing import NamedTuple
 from . import array_file, log
 from .array_file import InvalidFile
 from .atomic_file import sync_directory
-from .changes import Change, decoded, encoded
+from .change_records import decoded, encoded
+from .changes import Change
 from .dynamic_state import KIND, DynamicState, restored_dynamic, stored_dynamic
 
 try:

@@ -215,6 +215,11 @@ class Segment:
             less.__dict__["_tile_sums"] = sums
         return less
 
+    def dead_ids(self) -> np.ndarray:
+        """Ids of the dead points."""
+        index = self.index
+        return index.ids_of(index.structure.tiles.ranks[: len(index)][~self.alive()])
+
     def rows(self) -> Rows:
         """Live points, in the order of their ids."""
         index, tiles, alive = self.index, self.index.structure.tiles, self.alive()
@@ -262,10 +267,10 @@ class Segment:
             return self.index._occupied(find)
         firsts = find(
             self.index,
-            lambda block: (np.diff(block.indptr) > 0, self._living(block).counts > 0),
+            lambda block: np.stack([np.diff(block.indptr), self._living(block).counts]) > 0,
             stop_at_first=True,
         )
-        found, alive = (np.concatenate([np.zeros(0, bool), *each]) for each in zip(*firsts))
+        found, alive = np.concatenate([np.zeros((2, 0), bool), *firsts], axis=1)
         # Where what is found first is dead, there may be more.
         return alive if np.array_equal(found, alive) else self.counts(find) > 0
 
