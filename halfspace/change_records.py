@@ -1,8 +1,8 @@
 """Changes of a `Dynamic` as bytes: what a log's records hold.
 
-    32 bytes   kind, whether ids are the caller's, float of the points ("f" or "d"), zero; d and w
-               (uint32); how many ids are deleted and how many points inserted (uint64); zeros
-    arrays     deleted ids, then ids, weights and points of what is inserted, in C order
+32 bytes   kind, whether ids are the caller's, float of the points ("f" or "d"), zero; d and w
+           (uint32); how many ids are deleted and how many points inserted (uint64); zeros
+arrays     deleted ids, then ids, weights and points of what is inserted, in C order
 """
 
 import struct
@@ -26,7 +26,13 @@ def encoded(change: Change) -> bytes:
     points, ids, weights = change.inserted
     char = points.dtype.char.encode()
     head = _HEAD.pack(
-        CHANGE, change.own_ids, char, points.shape[1], weights.shape[1], len(change.deleted), len(ids)
+        CHANGE,
+        change.own_ids,
+        char,
+        points.shape[1],
+        weights.shape[1],
+        len(change.deleted),
+        len(ids),
     )
     parts = (
         (change.deleted, "<i8"),

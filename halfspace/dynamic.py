@@ -17,9 +17,9 @@ Source: Bentley, Saxe 1980; Overmars 1983.
 import os
 import threading
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import NamedTuple, Self
+from typing import Self
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -27,9 +27,12 @@ from numpy.typing import ArrayLike
 from .background import Background
 from .buffer import Buffer
 from .changes import NO_IDS, Change, all_located, as_columns, as_rows, check_new, fitting, next_ids
+from .dynamic_state import DynamicState
 from .forest import Forest
 from .index import Find, Index, Listed
 from .inputs import as_count, as_ids, as_normals, as_points, as_weights
+from .journal import Journal
+from .opening import checkpoint, flush, open_dynamic, save_dynamic
 from .planner import build, structure_name
 from .rebuilding import Loose, merged, next_merge, rebuilt, succeeded
 from .report import Report, Top
@@ -41,20 +44,6 @@ BUFFER = 4096
 
 MOST_STALE = 4
 """Segments that may wait for the background before a writer takes part in the work."""
-
-
-class DynamicState(NamedTuple):
-    """All that a `Dynamic` is, in arrays and a few words; see `Dynamic.from_state`."""
-
-    segments: tuple[StaticIndex, ...]  # oldest first
-    dead: tuple[np.ndarray, ...]  # int64 ids of the dead points of each
-    buffer: Rows  # live points of the buffer, in the order they came
-    next_id: int
-    own_ids: bool
-    weights_ndim: int
-    structure: str
-    buffer_size: int
-    options: dict[str, int | np.ndarray]  # of `build`: queries, expected_count, expected_queries
 
 
 class Dynamic(Index):
@@ -150,7 +139,7 @@ class Dynamic(Index):
         self._structure = structure_name(structure)
         self._buffer_size, self._options = buffer_size, dict(options)
         self._background: Background | None = None
-        self._journal: Callable[[Change], None] | None = None
+        self._journal: Journal | None = None
         self._closed = False
         self._forget_locks()
         _dynamics.add(self)
@@ -344,6 +333,8 @@ class Dynamic(Index):
     def close(self) -> None:
         """End the thread in the background, if there is one; from now on nothing may change.
 
+        What `open` opened is flushed to the disk, and others may open it.
+
         Questions are still answered. Closing again does nothing.
 
         Raises
@@ -353,9 +344,18 @@ class Dynamic(Index):
         """
         with self._changing:
             self._closed = True
-        if self._background is not None:
-            self._background.close()
-            self._background.raise_failure()
+        try:
+            if self._background is not None:
+                self._background.close()
+                self._background.raise_failure()
+        finally:
+            if self._journal is not None:
+                self._journal.close()
+
+    open = classmethod(open_dynamic)
+    checkpoint = checkpoint
+    flush = flush
+    save = save_dynamic
 
     def __enter__(self) -> Self:
         return self
@@ -386,11 +386,22 @@ class Dynamic(Index):
             forest = forest.replaced(own_ids=own_ids)
         if self._background is None and next_merge(forest.segments):
             forest = forest.replaced(segments=rebuilt(forest.segments, self._build))
-        if self._journal is not None:
-            self._journal(change)
-        self._forest = forest
+        self._publish(forest, change)
         if self._background is not None and next_merge(forest.segments):
             self._background.wake()
+
+    def _publish(self, forest: Forest, change: Change) -> None:
+        """Let everybody see a forest, which is one with a change, once that is logged."""
+        journal = self._journal
+        if journal is None:
+            self._forest = forest
+            return
+
+        def publish() -> None:
+            self._forest = forest
+
+        journal.commit(change, publish, lambda: self._forest is forest)
+        journal.checkpoint_if_due(self.state)
 
     def _added(self, forest: Forest, rows: Rows) -> Forest:
         """Forest with more points, whose ids are new."""

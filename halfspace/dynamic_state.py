@@ -93,9 +93,7 @@ def restored_dynamic(metadata: dict, arrays: dict[str, np.ndarray]) -> DynamicSt
     return DynamicState(tuple(segments), tuple(dead), buffer, *words, options)
 
 
-def _taken(
-    name: str, dtypes: str, shape: str, sizes: dict[str, int], arrays: dict
-) -> np.ndarray:
+def _taken(name: str, dtypes: str, shape: str, sizes: dict[str, int], arrays: dict) -> np.ndarray:
     expect(name in arrays, name, "an array", "none")
     Stored(dtypes, shape).check(name, arrays[name], sizes)
     return arrays.pop(name)

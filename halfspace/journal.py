@@ -72,7 +72,7 @@ class Journal:
             raise ValueError(f"fsync: expected one of {known}, got {fsync!r}")
         self.path, self._fsync = Path(path), fsync
         self._log: log.Log | None = None
-        self._in_doubt = False
+        self._in_doubt, self._points_bytes = False, 0
         if not self.path.exists():
             self.path.mkdir()
             sync_directory(self.path.parent)
@@ -129,6 +129,7 @@ class Journal:
             state = restored_dynamic(file.metadata, file.arrays)
         except ValueError as wrong:
             raise InvalidFile(f"{points}: {wrong}") from None
+        self._points_bytes = points.stat().st_size
         return Found(state, self._read_log(changes, number, recover))
 
     def _read_log(self, path: Path, number: int, recover: bool) -> list[Change]:
@@ -183,8 +184,7 @@ class Journal:
     @property
     def due(self) -> bool:
         """Whether the log is so long that a checkpoint pays."""
-        size = (self.path / POINTS).stat().st_size
-        return self._writer().end > max(CHECKPOINT_BYTES, size)
+        return self._writer().end > max(CHECKPOINT_BYTES, self._points_bytes)
 
     def checkpoint(self, state: DynamicState) -> None:
         """Put down `state`, which holds all changes so far, and begin a new log."""
@@ -206,6 +206,7 @@ class Journal:
     def _write_points(self, state: DynamicState, number: int) -> None:
         metadata, arrays = stored_dynamic(state)
         array_file.write(self.path / POINTS, KIND, metadata | {"changes": number}, arrays)
+        self._points_bytes = (self.path / POINTS).stat().st_size
 
     def _open_log(self, number: int) -> None:
         """Open a log that begins after such a change."""
