@@ -21,12 +21,26 @@ from .structures import fine_cuttings
 from .test_storage import answers
 
 POINTS = 130  # three tiles, the last not full
+
+
+def dynamic(points, ids, weights):
+    """Two segments, dead points in one of them, and a buffer."""
+    index = halfspace.Dynamic(
+        points[:90], ids=ids[:90], weights=weights[:90], structure="kd_tree", buffer=30
+    )
+    for rows in (slice(90, 122), slice(122, None)):
+        index.insert(points[rows], ids=ids[rows], weights=weights[rows])
+    index.delete(ids[::7])
+    return index
+
+
 BUILDS = {
     "Scan": halfspace.Scan,
     "KDTree": halfspace.KDTree,
     "PartitionTree": halfspace.PartitionTree,
     "ShallowCuttings": fine_cuttings if JIT else halfspace.ShallowCuttings,
     "Cascade": halfspace.Cascade,
+    "Dynamic": dynamic,
 }
 each_build = pytest.mark.parametrize("name", BUILDS)
 BATCH = np.random.default_rng(1).standard_normal((6, 3)), np.linspace(-1.0, 2.0, 6)

@@ -161,7 +161,7 @@ FILES = {
     ),
     "other kind": (
         lambda c, p: changed(c["Scan"], kind="os.system"),
-        "kind: expected one of scan, kd_tree, partition_tree, shallow_cuttings, cascade, "
+        "kind: expected one of scan, kd_tree, partition_tree, shallow_cuttings, cascade, dynamic, "
         "got 'os.system'",
     ),
     # tables of arrays
