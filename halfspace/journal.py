@@ -190,9 +190,16 @@ class Journal:
         """Put down `state`, which holds all changes so far, and begin a new log."""
         writer = self._writer()
         self._write_points(state, writer.number)
-        log.start(self.path / CHANGES, writer.number)
+        self._in_doubt = True
+        try:
+            log.start(self.path / CHANGES, writer.number)
+        except BaseException:
+            # A log that was replaced is written by nobody any more.
+            self._in_doubt = not writer.is_at(self.path / CHANGES)
+            raise
         writer.close()
         self._open_log(writer.number)
+        self._in_doubt = False
 
     def checkpoint_if_due(self, state: Callable[[], DynamicState]) -> None:
         """The same, where it pays; where it fails, the log goes on, with a warning."""

@@ -186,6 +186,10 @@ class Log:
         _sync(self._file.fileno())
         self._flushed = time.monotonic()
 
+    def is_at(self, path: Path) -> bool:
+        """Whether that is the name of this log, and not of one in its place."""
+        return os.path.samestat(os.fstat(self._file.fileno()), path.stat())
+
     def close(self) -> None:
         """Close the file, as it is."""
         self._file.close()

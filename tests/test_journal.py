@@ -269,6 +269,32 @@ def test_interrupted_before_it_is_seen(filled, tmp_path):
         assert content(index) == before | {5: (1.0, 1.0, 2.0)}
 
 
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_checkpoint_that_is_interrupted(filled, tmp_path, monkeypatch, replaced):
+    """What was appended to a log that another took the place of would be lost."""
+    path, real = copy_of(filled, tmp_path), log.start
+
+    def interrupted(*arguments):
+        if replaced:
+            real(*arguments)
+        raise KeyboardInterrupt
+
+    with opened(path) as index:
+        before = content(index)
+        monkeypatch.setattr(log, "start", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            index.checkpoint()
+        if replaced:
+            with pytest.raises(ValueError, match="expected a log without doubt: open it again"):
+                index.insert(np.ones((1, 2)), ids=[5], weights=[2.0])
+        else:
+            index.insert(np.ones((1, 2)), ids=[5], weights=[2.0])
+            before |= {5: (1.0, 1.0, 2.0)}
+    monkeypatch.undo()
+    with opened(path) as index:
+        assert content(index) == before
+
+
 def test_a_log_in_doubt_is_not_written(filled, tmp_path):
     with opened(copy_of(filled, tmp_path)) as index:
         index._journal._in_doubt = True
