@@ -106,7 +106,7 @@ class Buffer:
 
     def appended(self, rows: Rows) -> "Buffer":
         """The same with more points behind."""
-        first, last = self._count, self._count + len(rows)
+        first, last = self._count, self._count + rows.count
         room = self._room
         if last > len(room.ids) or np.result_type(rows.points, room.points) != self.dtype:
             room = self._wider(max(last, 2 * first), rows.points.dtype)

@@ -379,7 +379,7 @@ class Dynamic(Index):
         """Publish `forest` with a change that was checked but for ids. Replays one from a log."""
         if len(change.deleted):
             forest = forest.without(all_located(forest, change.deleted))
-        if len(change.inserted):
+        if change.inserted.count:
             check_new(forest, change.inserted.ids)
             forest = self._added(forest, change.inserted)
             own_ids = forest._own_ids or change.own_ids
@@ -397,9 +397,9 @@ class Dynamic(Index):
         buffer, segments, rows = forest.buffer, forest.segments, fitting(rows, forest)
         if not len(forest):
             buffer = buffer.none(rows.points.dtype)
-        used, size = buffer.used + len(rows), self._buffer_size
+        used, size = buffer.used + rows.count, self._buffer_size
         next_id = max(forest.next_id, int(rows.ids.max(initial=-1)) + 1)
-        if used > size and len(buffer) + len(rows) <= size // 2:  # most of it is dead
+        if used > size and len(buffer) + rows.count <= size // 2:  # most of it is dead
             buffer = buffer.none().appended(buffer.rows()).appended(rows)
         elif used <= size:
             buffer = buffer.appended(rows)
@@ -409,7 +409,7 @@ class Dynamic(Index):
         else:
             # Two at most wait for the background: what was there, and this if it is as large.
             segments, buffer = [*segments, *buffer.sealed()], buffer.none().appended(rows)
-            if len(rows) > size:
+            if rows.count > size:
                 segments, buffer = [*segments, *buffer.sealed()], buffer.none()
         return forest.replaced(segments=segments, buffer=buffer, next_id=next_id)
 

@@ -33,7 +33,7 @@ class Loose:
         self._rows = rows
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return self._rows.count
 
     def rows(self) -> Rows:
         """All of them."""
