@@ -85,7 +85,7 @@ class Buffer:
         """Slots of live points in the order of their ids."""
         slots = np.flatnonzero(self.alive())
         ids = self._room.ids[slots]
-        return slots if (ids[1:] > ids[:-1]).all() else slots[np.argsort(ids)]
+        return slots if (ids[1:] > ids[:-1]).all() else slots[np.argsort(ids, kind="stable")]
 
     def slots_of(self, ids: np.ndarray) -> np.ndarray:
         """Slots of the live points of such ids, int64; -1 where there is none."""

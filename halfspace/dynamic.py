@@ -36,8 +36,10 @@ from .report import Report, Top
 from .static_index import StaticIndex
 from .tombstones import Rows, Segment
 
-BUFFER = 4096
-"""Points that are scanned before they are built into a segment, where nobody says."""
+LOW_BUFFER, HIGH_BUFFER, HIGH_DIMENSION = 8192, 32768, 8
+"""Points that are scanned before they are built into a segment, where nobody says, below such a
+dimension and from there on: in three dimensions a scan of the first takes as long as a call, in
+many a query takes longer, and so does fitting a structure to few points."""
 
 MOST_STALE = 4
 """Segments that may wait for the background before a writer takes part in the work."""
@@ -77,7 +79,8 @@ class Dynamic(Index):
         Finite weights for `sum`; then all that come later have as many. ``np.empty((0, w))`` where
         there are no points yet.
     buffer : int, optional
-        Points that are scanned before they are built into a segment.
+        Points that are scanned before they are built into a segment; 8192 if not given, 32768 from
+        8 dimensions on.
     queries, expected_count, expected_queries : optional
         As for `build`, for each segment.
     background : bool, optional
@@ -117,7 +120,7 @@ class Dynamic(Index):
         structure: str | type[StaticIndex] = "auto",
         ids: ArrayLike | None = None,
         weights: ArrayLike | None = None,
-        buffer: int = BUFFER,
+        buffer: int | None = None,
         queries: ArrayLike | None = None,
         expected_count: int | None = None,
         expected_queries: int | None = None,
@@ -137,7 +140,10 @@ class Dynamic(Index):
             columns = as_weights(weights, len(rows))
             ndim = columns.ndim
             columns = columns[:, None] if ndim == 1 else columns
-        self._start(structure, as_count(buffer, "buffer", least=1), options)
+        size = LOW_BUFFER if rows.shape[1] < HIGH_DIMENSION else HIGH_BUFFER
+        if buffer is not None:
+            size = as_count(buffer, "buffer", least=1)
+        self._start(structure, size, options)
         empty = Buffer.empty(rows.shape[1], rows.dtype, columns.shape[1])
         forest = Forest((), empty, 0, ids is not None, ndim)
         self._forest = self._added(forest, Rows(rows, names, columns))
