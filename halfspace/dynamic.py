@@ -156,6 +156,7 @@ class Dynamic(Index):
         self._structure = structure_name(structure)
         self._buffer_size, self._options = buffer_size, dict(options)
         self._background: Background | None = None
+        # Told of each change before it is published; where it raises, nothing is changed.
         self._journal: Callable[[Change], None] | None = None
         self._closed = False
         self._forget_locks()
@@ -381,8 +382,13 @@ class Dynamic(Index):
                 raise ValueError(f"{name}: expected an open index, got a closed one")
             yield self._forest
 
+    def replay(self, change: Change) -> None:
+        """Make a change that another told its journal."""
+        with self._writing("replay") as forest:
+            self._apply(forest, change)
+
     def _apply(self, forest: Forest, change: Change) -> None:
-        """Publish `forest` with a change that was checked but for ids. Replays one from a log."""
+        """Publish `forest` with a change that was checked but for ids."""
         if len(change.deleted):
             forest = forest.without(all_located(forest, change.deleted))
         if change.inserted.count:
