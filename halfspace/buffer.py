@@ -85,7 +85,7 @@ class Buffer:
         """Slots of live points in the order of their ids."""
         slots = np.flatnonzero(self.alive())
         ids = self._room.ids[slots]
-        return slots if (ids[1:] > ids[:-1]).all() else slots[np.argsort(ids)]
+        return slots if (ids[1:] > ids[:-1]).all() else slots[np.argsort(ids, kind="stable")]
 
     def slots_of(self, ids: np.ndarray) -> np.ndarray:
         """Slots of the live points of such ids, int64; -1 where there is none."""
@@ -106,7 +106,7 @@ class Buffer:
 
     def appended(self, rows: Rows) -> "Buffer":
         """The same with more points behind."""
-        first, last = self._count, self._count + len(rows)
+        first, last = self._count, self._count + rows.count
         room = self._room
         if last > len(room.ids) or np.result_type(rows.points, room.points) != self.dtype:
             room = self._wider(max(last, 2 * first), rows.points.dtype)

@@ -39,8 +39,10 @@ from .report import Report, Top
 from .static_index import StaticIndex
 from .tombstones import Rows, Segment
 
-BUFFER = 4096
-"""Points that are scanned before they are built into a segment, where nobody says."""
+LOW_BUFFER, HIGH_BUFFER, HIGH_DIMENSION = 8192, 32768, 8
+"""Points that are scanned before they are built into a segment, where nobody says, below such a
+dimension and from there on: in three dimensions a scan of the first takes as long as a call, in
+many a query takes longer, and so does fitting a structure to few points."""
 
 MOST_STALE = 4
 """Segments that may wait for the background before a writer takes part in the work."""
@@ -66,7 +68,8 @@ class Dynamic(Index):
         Finite weights for `sum`; then all that come later have as many. ``np.empty((0, w))`` where
         there are no points yet.
     buffer : int, optional
-        Points that are scanned before they are built into a segment.
+        Points that are scanned before they are built into a segment; 8192 if not given, 32768 from
+        8 dimensions on.
     queries, expected_count, expected_queries : optional
         As for `build`, for each segment.
     background : bool, optional
@@ -106,7 +109,7 @@ class Dynamic(Index):
         structure: str | type[StaticIndex] = "auto",
         ids: ArrayLike | None = None,
         weights: ArrayLike | None = None,
-        buffer: int = BUFFER,
+        buffer: int | None = None,
         queries: ArrayLike | None = None,
         expected_count: int | None = None,
         expected_queries: int | None = None,
@@ -126,7 +129,10 @@ class Dynamic(Index):
             columns = as_weights(weights, len(rows))
             ndim = columns.ndim
             columns = columns[:, None] if ndim == 1 else columns
-        self._start(structure, as_count(buffer, "buffer", least=1), options)
+        size = LOW_BUFFER if rows.shape[1] < HIGH_DIMENSION else HIGH_BUFFER
+        if buffer is not None:
+            size = as_count(buffer, "buffer", least=1)
+        self._start(structure, size, options)
         empty = Buffer.empty(rows.shape[1], rows.dtype, columns.shape[1])
         forest = Forest((), empty, 0, ids is not None, ndim)
         self._forest = self._added(forest, Rows(rows, names, columns))
@@ -139,6 +145,7 @@ class Dynamic(Index):
         self._structure = structure_name(structure)
         self._buffer_size, self._options = buffer_size, dict(options)
         self._background: Background | None = None
+        # Told of each change before it is published; where it raises, nothing is changed.
         self._journal: Journal | None = None
         self._closed = False
         self._forget_locks()
@@ -375,11 +382,16 @@ class Dynamic(Index):
                 raise ValueError(f"{name}: expected an open index, got a closed one")
             yield self._forest
 
+    def replay(self, change: Change) -> None:
+        """Make a change that another told its journal."""
+        with self._writing("replay") as forest:
+            self._apply(forest, change)
+
     def _apply(self, forest: Forest, change: Change) -> None:
-        """Publish `forest` with a change that was checked but for ids. Replays one from a log."""
+        """Publish `forest` with a change that was checked but for ids."""
         if len(change.deleted):
             forest = forest.without(all_located(forest, change.deleted))
-        if len(change.inserted):
+        if change.inserted.count:
             check_new(forest, change.inserted.ids)
             forest = self._added(forest, change.inserted)
             own_ids = forest._own_ids or change.own_ids
@@ -408,9 +420,9 @@ class Dynamic(Index):
         buffer, segments, rows = forest.buffer, forest.segments, fitting(rows, forest)
         if not len(forest):
             buffer = buffer.none(rows.points.dtype)
-        used, size = buffer.used + len(rows), self._buffer_size
+        used, size = buffer.used + rows.count, self._buffer_size
         next_id = max(forest.next_id, int(rows.ids.max(initial=-1)) + 1)
-        if used > size and len(buffer) + len(rows) <= size // 2:  # most of it is dead
+        if used > size and len(buffer) + rows.count <= size // 2:  # most of it is dead
             buffer = buffer.none().appended(buffer.rows()).appended(rows)
         elif used <= size:
             buffer = buffer.appended(rows)
@@ -420,7 +432,7 @@ class Dynamic(Index):
         else:
             # Two at most wait for the background: what was there, and this if it is as large.
             segments, buffer = [*segments, *buffer.sealed()], buffer.none().appended(rows)
-            if len(rows) > size:
+            if rows.count > size:
                 segments, buffer = [*segments, *buffer.sealed()], buffer.none()
         return forest.replaced(segments=segments, buffer=buffer, next_id=next_id)
 

@@ -182,9 +182,10 @@ class Forest(Index):
             index, tiles = part.index, part.index.structure.tiles
             slots, scores = index.best_slots(normals, min(k, len(part)), part.live)
             many.append(Candidates(tiles.data, slots, scores, index.ids_of(tiles.ranks[slots])))
-        scores, ids = (
-            merge_tops(many, normals, k) if len(many) > 1 else (many[0].scores, many[0].ids)
-        )
+        if len(many) > 1:
+            scores, ids = merge_tops(many, normals, k)
+        else:
+            scores, ids = many[0].scores, many[0].ids
         # The order is exact, each score rounded: a later one must not seem larger.
         np.minimum.accumulate(scores, axis=1, out=scores)
         return Top(scores, ids)

@@ -5,11 +5,12 @@ faster (`product_scan.py`); `top` keeps a heap, O(n d + k log k log n)
 expected on points in random order. The floor is reading n d floats once.
 """
 
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 
-from .jit import kernel
+from .jit import Bound, kernel
 from .layout import expect
 from .polytope import cover_polytopes_scan
 from .predicate import LIMBS
@@ -61,26 +62,33 @@ def cover_scan(scan, normals, offsets, closed, stop_at_first, indptr, parts, mas
     return offsets.size
 
 
-def cover_batch(
-    scan: ScanArrays,
-    normals: np.ndarray,
-    offsets: np.ndarray,
-    closed: bool,
-    stop_at_first: bool,
-    indptr: np.ndarray,
-    parts: np.ndarray,
-    masks: np.ndarray,
-    counts: np.ndarray,
-    work: np.ndarray,
-) -> int:
-    """Cover half-spaces by products where that pays; see `cover.covers` for the arguments."""
-    tiles, d, _ = scan.tiles.data.shape
-    size = group_size(len(offsets), tiles, d, len(parts))
-    room = indptr, parts, masks, counts, work
-    # Only a scan query by query can stop at a query's first point.
-    if stop_at_first or not products_pay(size, scan.tiles.count, d):
-        return cover_scan(scan, normals, offsets, closed, stop_at_first, *room)
-    return cover_products(scan.tiles, normals, offsets, closed, size, *room)
+class BatchCover:
+    """Covers half-spaces by products where that pays; bound to a scan as `Bound` binds kernels."""
+
+    def __init__(self, scan: ScanArrays) -> None:
+        self.first, self._one_by_one = scan, Bound(cover_scan, scan)
+
+    def __call__(
+        self,
+        normals: np.ndarray,
+        offsets: np.ndarray,
+        closed: bool,
+        stop_at_first: bool,
+        indptr: np.ndarray,
+        parts: np.ndarray,
+        masks: np.ndarray,
+        counts: np.ndarray,
+        work: np.ndarray,
+    ) -> int:
+        """Cover as many as there is room for; see `cover.covers` for the arguments."""
+        tiles = self.first.tiles
+        d = normals.shape[1]
+        size = group_size(len(offsets), len(tiles.data), d, len(parts))
+        room = indptr, parts, masks, counts, work
+        # Only a scan query by query can stop at a query's first point.
+        if stop_at_first or not products_pay(size, tiles.count, d):
+            return self._one_by_one(normals, offsets, closed, stop_at_first, *room)
+        return cover_products(tiles, normals, offsets, closed, size, *room)
 
 
 @kernel
@@ -116,9 +124,12 @@ class Scan(StaticIndex):
     """
 
     _kind, _arrays, _check = "scan", ScanArrays, staticmethod(check_scan)
-    _cover_kernel = cover_batch
     _top_kernel = top_scan
     _polytope_kernel = cover_polytopes_scan
+
+    @cached_property
+    def _cover(self) -> BatchCover:
+        return BatchCover(self.structure)
 
     @classmethod
     def over(cls, tiles: Tiles, ids: np.ndarray, weights: np.ndarray) -> "Scan":

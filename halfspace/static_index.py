@@ -26,6 +26,10 @@ NO_NODES = cover.Nodes(
 )
 
 
+_BOUND = frozenset({"_cover", "_polytope_cover", "_top"})
+"""Attributes that are compiled code."""
+
+
 class StaticIndex(Index):
     """Points in one structure, which does not change.
 
@@ -142,7 +146,7 @@ class StaticIndex(Index):
         return Bound(type(self)._top_kernel, self.structure)
 
     def __getstate__(self) -> dict:
-        state = {name: value for name, value in vars(self).items() if not isinstance(value, Bound)}
+        state = {name: value for name, value in vars(self).items() if name not in _BOUND}
         # A pickle would not know what are views, and hold them twice.
         return state | {"structure": without(self.structure, self._views), "count": len(self)}
 

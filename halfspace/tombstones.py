@@ -31,12 +31,10 @@ class Rows(NamedTuple):
     ids: np.ndarray  # (n,) int64
     weights: np.ndarray  # (n, w) float64
 
-    def __len__(self) -> int:
+    @property
+    def count(self) -> int:
+        """Number of points."""
         return len(self.ids)
-
-    def taken(self, which: np.ndarray) -> "Rows":
-        """Those that an index or a mask takes."""
-        return Rows(*(array[which] for array in self))
 
     @staticmethod
     def joined(many: "list[Rows]") -> "Rows":
