@@ -134,7 +134,7 @@ def _replay(index: "Dynamic", found: Found, path: str) -> None:
     for number, change in enumerate(found.changes, 1):
         try:
             _check_shapes(change, index)
-            index._apply(index._forest, change)
+            index.replay(change)
         except ValueError as wrong:
             raise InvalidFile(f"{path}: change {number}: {wrong}") from None
 

@@ -15,6 +15,7 @@ import halfspace
 from halfspace import array_file, journal, log
 from halfspace.change_records import decoded, encoded
 from halfspace.changes import Change
+from halfspace.structures import STRUCTURES as TABLE
 from halfspace.tombstones import Rows
 
 from .journal_model import (
@@ -31,12 +32,11 @@ from .journal_model import (
 )
 from .sizes import JIT, SCALE, examples
 from .strategies import rngs
-from .structures import STRUCTURES
 
 # round trips
 
 
-@pytest.mark.parametrize("structure", [*(s for s in STRUCTURES if s != "fine_cuttings"), "auto"])
+@pytest.mark.parametrize("structure", [*TABLE, "auto"])
 @pytest.mark.parametrize("weights", [0, 1, 2])
 def test_saved_and_loaded(structure, weights, tmp_path):
     rng = np.random.default_rng(weights)

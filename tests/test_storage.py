@@ -19,14 +19,16 @@ from .datasets import DATASETS, cloud
 from .file_format import take_apart
 from .sizes import JIT, SMALL, examples
 from .strategies import DTYPES, identifiers, problems, queries, rngs
-from .structures import each_structure, each_structure_and_dim
+from .structures import each_static, each_structure, each_structure_and_dim
 
 
 def answers(index, normals, offsets, k=5):
     """All there is to ask, as lists."""
     report, best = index.report(normals, offsets), index.top(normals, k)
     found = [report.indptr, report.indices, index.count(normals, offsets, closed=False)]
-    found += [index.any(normals, offsets), *best, *index.work(normals, offsets)]
+    found += [index.any(normals, offsets), *best]
+    if not isinstance(index, halfspace.Dynamic):  # one forgets the dead points of its buffer
+        found += index.work(normals, offsets)
     found.append(index.count_polytope(normals[:, None], offsets[:, None]))
     if index._weights_ndim:
         found.append(index.sum(normals, offsets))
@@ -54,7 +56,8 @@ def test_round_trip(tmp_path_factory, structure, d, dataset, data, dtype, mmap, 
     again = halfspace.load(path, mmap=mmap, verify=verify)
     assert type(again) is type(index)
     assert (len(again), again.dim, repr(again)) == (len(index), d, repr(index))
-    if len(points):  # of none, arrays are one object that are two in a file
+    # Of no points, arrays are one object that are two in a file.
+    if len(points) and type(index) is not halfspace.Dynamic:
         assert again.explain() == index.explain()
     batch = data.draw(queries(points))
     assert answers(again, *batch) == answers(index, *batch)
@@ -71,7 +74,7 @@ def test_any_points(tmp_path_factory, structure, data):
 
 
 @each_way
-@each_structure
+@each_static
 def test_kernels_are_not_compiled_again(structure, mmap, tmp_path):
     index = structure.build(cloud(SMALL, 3), weights=np.ones(SMALL))
     again = halfspace.load(saved(index, tmp_path / "index"), mmap=mmap)
@@ -89,7 +92,7 @@ def test_codes_start_where_lines_do(tmp_path):
     assert np.shares_memory(again.points, again.tiles.data)
 
 
-@each_structure
+@each_static
 def test_the_file_is_as_documented(structure, tmp_path):
     index = structure.build(cloud(SMALL, 3), ids=np.arange(SMALL)[::-1], weights=np.ones(SMALL))
     header, arrays = take_apart(saved(index, tmp_path / "index").read_bytes())
@@ -113,7 +116,7 @@ def test_declarations_that_are_none():
         layout._stored(np.ndarray)
 
 
-@each_structure
+@each_static
 def test_saved_again_and_pickled(structure, tmp_path):
     index = structure.build(cloud(SMALL, 3), weights=np.ones(SMALL))
     once = saved(index, tmp_path / "once")
