@@ -12,7 +12,9 @@ w (`top`). Every answer is that of real arithmetic on the given floats, ties inc
 10
 """
 
+from .array_file import InvalidFile
 from .cascade import Cascade
+from .dynamic import Dynamic
 from .index import Index
 from .kd_tree import KDTree
 from .parallel import get_threads, set_threads
@@ -21,11 +23,14 @@ from .planner import build
 from .report import Report, ResultTooLarge, Top, Work
 from .scan import Scan
 from .shallow_cuttings import ShallowCuttings
+from .storage import load
 from .warm import warmup
 
 __all__ = [
     "Cascade",
+    "Dynamic",
     "Index",
+    "InvalidFile",
     "KDTree",
     "PartitionTree",
     "Report",
@@ -36,6 +41,7 @@ __all__ = [
     "Work",
     "build",
     "get_threads",
+    "load",
     "set_threads",
     "warmup",
 ]

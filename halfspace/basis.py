@@ -16,12 +16,13 @@ found, only on how far its computed inverse B is from one and on rounding; see `
 """
 
 import math
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .jit import REASSOCIATED, kernel, part
+from .layout import Stored
 from .query import DOUBLE, SINGLE, relative_error
 from .tiles import frozen
 
@@ -45,11 +46,11 @@ class Basis(NamedTuple):
     float32 product that makes u.
     """
 
-    centre: np.ndarray  # (d,) float64, m
-    scale: np.ndarray  # (d,) float64, powers of two, S
-    forward: np.ndarray  # (d, d) float32, T
-    inverse: np.ndarray  # (d, d) float64, B
-    errors: np.ndarray  # (d,) float64
+    centre: Annotated[np.ndarray, Stored("f8", "d")]  # m
+    scale: Annotated[np.ndarray, Stored("f8", "d")]  # powers of two, S
+    forward: Annotated[np.ndarray, Stored("f4", "d d")]  # T
+    inverse: Annotated[np.ndarray, Stored("f8", "d d")]  # B
+    errors: Annotated[np.ndarray, Stored("f8", "d")]
     inverse_error: float
     reach: float
 

@@ -21,16 +21,16 @@ inner products bounded by a norm of what is left out: Teflioudi, Gemulla 2015 (L
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .cascade_fit import encode_all, fit_cascade, order_of
-from .cascade_stages import CascadeArrays, cover_cascade
+from .cascade_fit import encode_all, fit_cascade, order_of, recall_fit
+from .cascade_stages import CascadeArrays, check_cascade, cover_cascade
 from .cascade_top import top_cascade
-from .index import Index
 from .inputs import as_count, as_normals
 from .polytope import cover_polytopes_scan
+from .static_index import StaticIndex
 from .tiles import TILE, make_rows, on_lines, tile_view, tiles_of_rows
 
 
-class Cascade(Index):
+class Cascade(StaticIndex):
     """Certified 4-, 6- or 8-bit filters in a basis made for the data, then the exact predicate.
 
     For d >= 8, where trees do not prune. Build O(n d^2), query O(n p) codes and O(d)
@@ -63,6 +63,8 @@ class Cascade(Index):
     [34, 118, 1772]
     """
 
+    _kind, _arrays, _check = "cascade", CascadeArrays, staticmethod(check_cascade)
+    _views = frozenset({"tiles.data", "heads.steps"})
     _cover_kernel = cover_cascade
     _top_kernel = top_cascade
     _polytope_kernel = cover_polytopes_scan
@@ -93,21 +95,22 @@ class Cascade(Index):
         tiles = tiles_of_rows(rows, ranks[order])
         return CascadeArrays(tiles, rows, *encode_all(rows, len(points), self._fit))
 
-    def __getstate__(self) -> dict:
-        # A pickle would not know that the tiles are views.
-        tiles = self.structure.tiles._replace(data=None)
-        return super().__getstate__() | {"structure": self.structure._replace(tiles=tiles)}
-
-    def __setstate__(self, state: dict) -> None:
-        structure = state["structure"]
+    def _with_views(self, structure: CascadeArrays, count: int) -> CascadeArrays:
         points, leading, rows = on_lines(structure.points), structure.leading, structure.rows
-        structure = structure._replace(
+        return structure._replace(
             tiles=structure.tiles._replace(data=tile_view(points)),
             points=points,
+            heads=structure.heads._replace(steps=leading.steps),
             leading=leading._replace(codes=on_lines(leading.codes)),
             rows=rows._replace(codes=on_lines(rows.codes)),
         )
-        super().__setstate__(state | {"structure": structure})
+
+    def _description(self) -> dict:
+        return {"expected": self._fit.expected()}
+
+    @staticmethod
+    def _recall(structure: CascadeArrays, description: dict) -> dict:
+        return {"_fit": recall_fit(structure, description.get("expected"))}
 
     def _query_nanoseconds(self) -> float:
         return 1000.0 + len(self) * self._fit.nanoseconds

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from . import parallel
 from .basis import Basis, fit_basis, norm_within, transformed
+from .cascade_stages import CascadeArrays
 from .codes import (
     ROOM,
     Ladder,
@@ -106,6 +107,21 @@ class Fit(NamedTuple):
             lines.append(f"  rows     {d} bytes a point that passed, {self.open:.3%} stay open")
         lines.append(f"  expected {self.nanoseconds * n / 1e6:.3f} ms a query")
         return "\n".join(lines)
+
+    def expected(self) -> list[float]:
+        """What was expected of it: the last four fields."""
+        return [float(number) for number in self[-4:]]
+
+
+def recall_fit(cascade: CascadeArrays, expected: list[float]) -> Fit:
+    """The fit that a cascade was made by, from its arrays and `Fit.expected`."""
+    numbers = isinstance(expected, list) and [type(number) for number in expected]
+    if numbers != [float] * 4 or not np.isfinite(expected).all():
+        raise ValueError(f"expected: expected four finite numbers, got {expected!r}")
+    leading, rows = cascade.leading, cascade.rows
+    shape = Shape(len(leading.steps.low), leading.bits, len(rows.codes) > 0)
+    of_leading = leading.steps, leading.residual, leading.rest
+    return Fit(shape, cascade.basis, *of_leading, rows.steps, rows.residual, *expected)
 
 
 class _Trial(NamedTuple):

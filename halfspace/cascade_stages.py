@@ -6,20 +6,21 @@ queries skip of a tile is never read. Rows of lanes that pass are asked for from
 a few tiles later, when they have come.
 """
 
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 
 from .basis import Basis
 from .code_filter import aim, bar_of, row_product, row_score
-from .codes import Leading, Rows
+from .codes import Leading, Rows, check_leading
 from .cover import close_gaps
 from .integer_dot import BLOCK, room_of, survivors
 from .jit import kernel, part
+from .layout import Stored, expect
 from .predicate import LIMBS, exact_sign
 from .prefetch import prefetch_row
 from .query import ALL, NONE, REGULAR, Halfspace, gamma, prepare, rescaled, settled_range
-from .tiles import TILE, Tiles, lowest_lane, popcount, used_lanes
+from .tiles import TILE, Tiles, check_tiles, lowest_lane, popcount, used_lanes
 
 GROUP = 64
 """Queries that share a tile while it is in cache."""
@@ -35,15 +36,34 @@ class CascadeArrays(NamedTuple):
     """A cascade's flat arrays, read-only."""
 
     tiles: Tiles  # data is a view of the points
-    points: np.ndarray  # (64 tiles, d) float32 or float64, row by row
-    forced: np.ndarray  # (heads,) uint64, tiles with lanes in `always`
-    always: np.ndarray  # (tiles,) uint64, lanes that leading codes say nothing of
-    bare: np.ndarray  # (tiles,) uint64, those that row codes say nothing of either
+    points: Annotated[np.ndarray, Stored("f4 f8", "slots d")]  # whole tiles, row by row
+    forced: Annotated[np.ndarray, Stored("u8", "heads")]  # tiles with lanes in `always`
+    always: Annotated[np.ndarray, Stored("u8", "tiles")]  # lanes that leading codes say nothing of
+    bare: Annotated[np.ndarray, Stored("u8", "tiles")]  # those that row codes say nothing of either
     reach: float  # upper bound on the norms of all others
     basis: Basis
-    heads: Leading  # of tiles
+    heads: Leading  # of tiles, in the steps of the points
     leading: Leading
     rows: Rows
+
+
+def check_cascade(cascade: CascadeArrays, points: int) -> None:
+    """Raise ValueError unless a stored cascade over so many points may be read."""
+    (slots, d), tiles = cascade.points.shape, -(-points // TILE)
+    expect(slots == tiles * TILE, "points", f"{tiles * TILE} rows", slots)
+    check_tiles(cascade.tiles.norms, cascade.tiles.ranks, tiles, points)
+    expect(len(cascade.tiles.ranks) == points, "tiles.ranks", f"{points}", len(cascade.tiles.ranks))
+    for name, wanted in (("always", tiles), ("bare", tiles), ("forced", -(-tiles // TILE))):
+        count = len(getattr(cascade, name))
+        expect(count == wanted, name, f"{wanted}", count)
+    p, bits = len(cascade.leading.steps.low), cascade.leading.bits
+    check_leading(cascade.leading, "leading", tiles, d, p)
+    check_leading(cascade.heads, "heads", len(cascade.forced), d, p)
+    expect(cascade.heads.bits == bits, "heads.bits", f"{bits}", cascade.heads.bits)
+    count = len(cascade.rows.codes)
+    expect(count in (0, slots), "rows.codes", f"none or {slots}", count)
+    count = len(cascade.rows.steps.low)
+    expect(count == d, "rows.steps", f"{d} coordinates", count)
 
 
 class Targets(NamedTuple):

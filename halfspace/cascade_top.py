@@ -15,7 +15,7 @@ from .predicate import LIMBS
 from .query import prepare, settled_range
 from .quickselect import select
 from .ranking import Best, offer, sort_best
-from .tiles import OVERFLOWING, TILE, lowest_lane, used_lanes
+from .tiles import OVERFLOWING, TILE, live_lanes, lowest_lane, used_lanes
 
 LEAST_ROOM = 256
 """Candidates for the k best that there is room for, at least."""
@@ -50,8 +50,8 @@ def _twice(values):
 
 
 @kernel
-def top_cascade(cascade, normals, slots, scores):
-    """Slots and scores of the k best of each query, best first; slots (m, k).
+def top_cascade(cascade, normals, live, slots, scores):
+    """Slots and scores of the k best live points of each query, best first; slots (m, k).
 
     The bar is the k-th best lower bound seen so far; it is raised whenever the room for candidates
     is full. Candidates whose upper bounds reach the last bar are ranked exactly.
@@ -89,7 +89,7 @@ def top_cascade(cascade, normals, slots, scores):
                 if opened & bit:
                     survivors(codes, t, targets.leading, 0, 1, bars, bits, sums, passing)
                     mask |= passing[0]
-                mask &= used_lanes(count, t) & ~bare[t]
+                mask &= live_lanes(live, t, used_lanes(count, t) & ~bare[t])
                 if by_rows:
                     ask_for(row_codes, t, mask)
                 else:
@@ -134,7 +134,7 @@ def top_cascade(cascade, normals, slots, scores):
             if keys[i] == np.inf or not -keys[i] + gap < bar:
                 offer(data, ranks, normal, best, np.int64(found[i]), limbs)
         for t in range(tiles):
-            mask = bare[t] & used_lanes(count, t)
+            mask = live_lanes(live, t, bare[t] & used_lanes(count, t))
             while mask:
                 offer(data, ranks, normal, best, t * TILE + lowest_lane(mask), limbs)
                 mask &= mask - _ONE

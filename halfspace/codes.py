@@ -18,13 +18,14 @@ reach are both; else it is residuals beyond the last step, or the bound.
 """
 
 import math
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .integer_dot import GROUPS, ROW
 from .jit import REASSOCIATED, kernel, part
+from .layout import Stored, expect
 from .query import SINGLE, gamma
 from .tiles import TILE, frozen
 
@@ -50,10 +51,10 @@ _ONE = np.uint64(1)
 class Steps(NamedTuple):
     """How coordinates are rounded."""
 
-    low: np.ndarray  # (p,) float32
-    step: np.ndarray  # (p,) float32
-    inverse: np.ndarray  # (p,) float32, of the step
-    middle: np.ndarray  # (p,) float32, mean code
+    low: Annotated[np.ndarray, Stored("f4", "p")]
+    step: Annotated[np.ndarray, Stored("f4", "p")]
+    inverse: Annotated[np.ndarray, Stored("f4", "p")]  # of the step
+    middle: Annotated[np.ndarray, Stored("f4", "p")]  # mean code
     most: int  # largest code
 
 
@@ -68,7 +69,7 @@ class Ladder(NamedTuple):
 class Leading(NamedTuple):
     """Codes of the first p coordinates, in tiles."""
 
-    codes: np.ndarray  # (tiles, rows, 256) uint8
+    codes: Annotated[np.ndarray, Stored("u1", "tiles rows 256")]
     steps: Steps
     residual: Ladder  # of ||ρ||, coordinate p of the codes
     rest: Ladder  # of the norm of what is left out, coordinate p + 1 where anything is
@@ -79,7 +80,7 @@ class Leading(NamedTuple):
 class Rows(NamedTuple):
     """Codes of all coordinates, row by row; no rows where they would tell nothing more."""
 
-    codes: np.ndarray  # (slots, d) uint8
+    codes: Annotated[np.ndarray, Stored("u1", "slots d")]
     steps: Steps
     residual: float  # bound on ||ρ||
 
@@ -97,6 +98,15 @@ def leading_width(d: int, p: int, bits: int) -> int:
     """Bytes that leading codes take for each point."""
     rows, coordinates = GROUPS[bits]
     return 4 * rows * -(-(p + 1 + (p < d)) // coordinates)
+
+
+def check_leading(leading: Leading, name: str, tiles: int, d: int, p: int) -> None:
+    """Raise ValueError unless stored codes of p coordinates of so many tiles may be read."""
+    bits = leading.bits
+    expect(1 <= p <= d, f"{name}.steps", f"1 … {d} coordinates", p)
+    expect(bits in GROUPS, f"{name}.bits", f"one of {', '.join(map(str, GROUPS))}", bits)
+    shape, wanted = leading.codes.shape[:2], (tiles, leading_width(d, p, bits) // 4)
+    expect(shape == wanted, f"{name}.codes", f"{wanted} rows", shape)
 
 
 def fit_steps(sample: NDArray, bits: int) -> Steps:

@@ -8,14 +8,15 @@ counting, summing and reporting are the same few kernels over covers, whatever t
 import itertools
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple, TypeVar
+from typing import Annotated, NamedTuple, TypeVar
 
 import numpy as np
 
 from . import parallel
 from .jit import Bound, kernel, part
+from .layout import Stored
 from .rank_sort import PLACES, count_rank, sort_ranks, start_sort
-from .tiles import TILE, lowest_lane
+from .tiles import ALL_LIVE, TILE, live_lanes, lowest_lane
 
 _ONE = np.uint64(1)
 
@@ -31,9 +32,9 @@ BLOCK_QUERIES = 512
 class Nodes(NamedTuple):
     """Nodes of a hierarchy over tiles, in preorder. Empty arrays for a structure without nodes."""
 
-    first: np.ndarray  # (nodes,) int32, first tile
-    last: np.ndarray  # (nodes,) int32, one past the last tile
-    sums: np.ndarray  # (nodes, w) float64, weights of all points below
+    first: Annotated[np.ndarray, Stored("i4", "nodes")]  # first tile
+    last: Annotated[np.ndarray, Stored("i4", "nodes")]  # one past the last tile
+    sums: Annotated[np.ndarray, Stored("f8", "nodes w")]  # weights of all points below
 
 
 class Covers(NamedTuple):
@@ -152,12 +153,12 @@ def weight_sums(covers: Covers, nodes: Nodes, ranks: np.ndarray, weights: np.nda
 
 
 @part
-def _write_ranks(covers, q, nodes, ranks, points, out, radix, places):
+def _write_ranks(covers, q, nodes, ranks, live, points, out, radix, places):
     """Ranks of the points of cover q, in the order of its parts, counted; whether they ascend."""
     k, before, ascending = 0, np.int64(-1), True
     for s in range(covers.indptr[q], covers.indptr[q + 1]):
         piece = covers.parts[s]
-        if piece < 0:
+        if piece < 0 and not live.size:
             first = nodes.first[~piece] * TILE
             for slot in range(first, min(nodes.last[~piece] * TILE, points)):
                 rank = np.int64(ranks[slot])
@@ -166,44 +167,55 @@ def _write_ranks(covers, q, nodes, ranks, points, out, radix, places):
                 out[k] = before = rank
                 k += 1
             continue
-        mask = covers.masks[s]
-        while mask:
-            rank = np.int64(ranks[piece * TILE + lowest_lane(mask)])
-            ascending &= before < rank
-            count_rank(places, radix, rank)
-            out[k] = before = rank
-            mask &= mask - _ONE
-            k += 1
+        # A tile, or a node some of whose points may be dead: tile by tile.
+        first = nodes.first[~piece] if piece < 0 else piece
+        last = nodes.last[~piece] if piece < 0 else piece + 1
+        for t in range(first, last):
+            mask = live_lanes(live, t, covers.masks[s])
+            while mask:
+                rank = np.int64(ranks[t * TILE + lowest_lane(mask)])
+                ascending &= before < rank
+                count_rank(places, radix, rank)
+                out[k] = before = rank
+                mask &= mask - _ONE
+                k += 1
     return ascending
 
 
 @kernel
-def _fill(covers, nodes, ranks, ids, counts, points, out):
+def _fill(covers, nodes, ranks, ids, live, starts, points, out):
     longest = 0
-    for q in range(counts.size):
-        longest = max(longest, counts[q])
+    for q in range(starts.size):
+        longest = max(longest, covers.counts[q])
     spare, places = np.empty(longest, np.int64), np.empty(PLACES, np.int32)
-    start = 0
-    for q in range(counts.size):
-        found, other = out[start : start + counts[q]], spare[: counts[q]]
+    for q in range(starts.size):
+        found = out[starts[q] : starts[q] + covers.counts[q]]
+        other = spare[: found.size]
         radix = start_sort(found.size, points, places)
-        ascending = _write_ranks(covers, q, nodes, ranks, points, found, radix, places)
+        ascending = _write_ranks(covers, q, nodes, ranks, live, points, found, radix, places)
         if not ascending and sort_ranks(found, other, radix, places):
             found[:] = other
         if ids.size:
             for i in range(found.size):
                 found[i] = ids[found[i]]
-        start += counts[q]
 
 
 def fill(
-    blocks: list[Covers], nodes: Nodes, ranks: np.ndarray, ids: np.ndarray, points: int
-) -> np.ndarray:
-    """Ids in each cover, ascending within a query, int64 (sum of counts,).
+    blocks: list[Covers],
+    nodes: Nodes,
+    ranks: np.ndarray,
+    ids: np.ndarray,
+    points: int,
+    starts: np.ndarray,
+    out: np.ndarray,
+    live: np.ndarray = ALL_LIVE,
+) -> None:
+    """Write the ids in each cover, ascending within a query.
 
     Parameters
     ----------
     blocks : list of Covers
+        Their `counts` are of live points.
     nodes : Nodes
     ranks : ndarray of int32
         Rank of each slot's point.
@@ -211,13 +223,16 @@ def fill(
         Maps ranks to the caller's ids; empty where they are the same.
     points : int
         Their number; slots from there on are copies.
+    starts : ndarray of int64, shape (queries,)
+        Where the ids of each query begin in `out`.
+    out : ndarray of int64
+    live : ndarray of uint64, optional
+        Masks of live lanes by tile; dead points are left out.
     """
-    ends = [0, *itertools.accumulate(block.total for block in blocks)]
-    indices = np.empty(ends[-1], np.int64)
+    ends = itertools.accumulate(map(len, blocks), initial=0)
     parallel.run(
         [
-            partial(_fill, block, nodes, ranks, ids, block.counts, points, indices[first:last])
-            for block, (first, last) in zip(blocks, itertools.pairwise(ends), strict=True)
+            partial(_fill, block, nodes, ranks, ids, live, starts[a:b], points, out)
+            for block, (a, b) in zip(blocks, itertools.pairwise(ends), strict=True)
         ]
     )
-    return indices

@@ -24,17 +24,31 @@ answers. Lists are tiles of the tree, by number, or copies of the points in tile
 ascending by id, so that reports need not be sorted.
 """
 
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 
 from .jit import kernel, part
+from .layout import Stored, expect
 from .predicate import LIMBS
 from .query import REGULAR, prepare, settled_range
 from .quickselect import select
 from .ranking import Best, least_useful, offer_tile, scaled_bar, sort_best
-from .tiles import TILE, Tiles, lanes_not_below, popcount, tile_mask, tile_scores, used_lanes
-from .tree import GROUP, BoundedTree, cover_tree, top_tree
+from .tiles import (
+    TILE,
+    Tiles,
+    check_tiles,
+    lanes_not_below,
+    live_lanes,
+    lowest_lane,
+    popcount,
+    tile_mask,
+    tile_scores,
+    used_lanes,
+)
+from .tree import GROUP, BoundedTree, check_nodes, cover_tree, top_tree
+
+_ONE = np.uint64(1)
 
 SLACK = -1e-12
 """Shares down to here count as zero: the query lies on the facet between two cones."""
@@ -51,18 +65,47 @@ class Cuttings(NamedTuple):
 
     tiles: Tiles  # those of the tree, then those of conflict lists
     tree: BoundedTree  # its tiles are views of the first of `tiles`
-    levels: np.ndarray  # (levels + 1,) int64, first cone of each level
-    depths: np.ndarray  # (levels,) int64, points above each plane, about
-    copied: np.ndarray  # (levels,) bool: lists are tiles of their own, not the tree's by number
-    worth: np.ndarray  # (levels,) bool: lists are shorter than what the tree would touch
-    solvers: np.ndarray  # (cones, d, d) float64, A: shares of w are A w
-    offsets: np.ndarray  # (cones, d) float64, c_f
-    residuals: np.ndarray  # (cones,) float64, bound on ||r|| / ||w|| where no share is negative
-    neighbours: np.ndarray  # (cones, d) int32, the cone across the facet opposite direction f
-    finer: np.ndarray  # (cones,) int32, cone of the next level to go on from
-    lists: np.ndarray  # (cones, 2) int64: first entry (or tile), entries (or points)
-    entries: np.ndarray  # int32, tiles of the tree
-    reach: np.ndarray  # (1,) float64, upper bound on every point's norm
+    levels: Annotated[np.ndarray, Stored("i8", "levels+1")]  # first cone of each level
+    depths: Annotated[np.ndarray, Stored("i8", "levels")]  # points above each plane, about
+    copied: Annotated[np.ndarray, Stored("bool", "levels")]  # lists are tiles of their own
+    worth: Annotated[np.ndarray, Stored("bool", "levels")]  # shorter than what a tree would read
+    solvers: Annotated[np.ndarray, Stored("f8", "cones d d")]  # A: shares of w are A w
+    offsets: Annotated[np.ndarray, Stored("f8", "cones d")]  # c_f
+    residuals: Annotated[np.ndarray, Stored("f8", "cones")]  # on ||r|| / ||w|| if no share is < 0
+    neighbours: Annotated[np.ndarray, Stored("i4", "cones d")]  # across the facet opposite f
+    finer: Annotated[np.ndarray, Stored("i4", "cones")]  # cone of the next level to go on from
+    lists: Annotated[np.ndarray, Stored("i8", "cones 2")]  # first entry or tile; entries or points
+    entries: Annotated[np.ndarray, Stored("i4", "entries")]  # tiles of the tree
+    reach: Annotated[np.ndarray, Stored("f8", "1")]  # upper bound on every point's norm
+
+
+def check_cuttings(cuttings: Cuttings, points: int) -> None:
+    """Raise ValueError unless stored cuttings over so many points may be walked and scanned."""
+    tiles, total, base = cuttings.tiles, len(cuttings.tiles.data), -(-points // TILE)
+    check_tiles(tiles.norms, tiles.ranks, total, points)
+    slots = points if total == base else total * TILE
+    expect(total >= base and len(tiles.ranks) == slots, "tiles", f"{base} of points at least")
+    check_nodes(cuttings.tree, base, tiles.data.dtype, "tree.")
+    levels, cones = cuttings.levels, len(cuttings.solvers)
+    rises = levels[0] == 0 and levels[-1] == cones and (np.diff(levels) > 0).all()
+    expect(rises, "levels", f"0 to {cones}, rising")
+    level = np.repeat(np.arange(len(levels) - 1), np.diff(levels))
+    first, last = levels[level], levels[level + 1]
+    beside = cuttings.neighbours
+    within = (beside == -1) | ((beside >= first[:, None]) & (beside < last[:, None]))
+    expect(within.all(), "neighbours", "-1, or cones of the same level")
+    finer, end = cuttings.finer, levels[np.minimum(level + 2, len(levels) - 1)]
+    within = (finer >= last) & (finer < end)
+    expect((within | (last == cones)).all(), "finer", "cones of the next level")
+    begin, size = cuttings.lists.T
+    own, entries = cuttings.copied[level], len(cuttings.entries)
+    room = np.where(own, total, entries)
+    sound = (begin >= 0) & (begin <= room) & (size >= 0) & (size <= np.where(own, points, base))
+    sound &= begin + np.where(own, -(-size // TILE), size) <= room
+    expect(sound.all(), "lists", f"parts of {entries} entries or {total} tiles")
+    if entries:
+        least, most = cuttings.entries.min(), cuttings.entries.max()
+        expect(least >= 0 and most < base, "entries", f"0 … {base - 1}", f"{least} … {most}")
 
 
 @part
@@ -259,8 +302,8 @@ def cover_cuttings(
 
 
 @kernel
-def top_cuttings(cuttings, normals, slots, scores):
-    """Slots and scores of the k best of each query, best first; slots (m, k).
+def top_cuttings(cuttings, normals, live, slots, scores):
+    """Slots and scores of the k best live points of each query, best first; slots (m, k).
 
     If k points of a list score above its limit T, no point outside can be among the k best. The
     list's scores are taken twice: for the k-th best, and to rank those that may be better exactly.
@@ -294,8 +337,10 @@ def top_cuttings(cuttings, normals, slots, scores):
                 t, used = tile_of_list(own, first, size, entries, count, i)
                 tile_scores(data, t, narrow, lane_scores)
                 largest = max(largest, norms[t])
-                for lane in range(popcount(used)):
-                    keys[taken] = -lane_scores[lane]
+                used = live_lanes(live, t, used)
+                while used:
+                    keys[taken] = -lane_scores[lowest_lane(used)]
+                    used &= used - _ONE
                     taken += 1
             if taken < k:
                 continue
@@ -308,6 +353,7 @@ def top_cuttings(cuttings, normals, slots, scores):
                 t, used = tile_of_list(own, first, size, entries, count, i)
                 tile_scores(data, t, narrow, lane_scores)
                 used &= lanes_not_below(lane_scores, lane_scores.dtype.type(low))
+                used = live_lanes(live, t, used)
                 offer_tile(
                     data, norms, ranks, t, used, normal, narrow, query, best, lane_scores, limbs
                 )
@@ -315,4 +361,4 @@ def top_cuttings(cuttings, normals, slots, scores):
         if certified:
             sort_best(data, ranks, normal, best, limbs)
         else:
-            top_tree(tree, normals[q : q + 1], slots[q : q + 1], scores[q : q + 1])
+            top_tree(tree, normals[q : q + 1], live, slots[q : q + 1], scores[q : q + 1])

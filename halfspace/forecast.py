@@ -22,11 +22,11 @@ from .cascade_fit import fit_cascade
 from .codes import leading_width
 from .cost_model import Crossing, Load, Visits
 from .cuttings import Cuttings
-from .index import Index
 from .kd_tree import KDTree
 from .levels import NODE_COST, cone_bytes, depths_of, most_cones
 from .partition_tree import PartitionTree
 from .shallow_cuttings import DEFAULT_MEMORY, LEAST_DEFAULT_MEMORY, ShallowCuttings
+from .static_index import StaticIndex
 from .tiles import TILE
 
 SAMPLE_SIZES = (32768, 16384, 8192, 4096, 2048, 1024)
@@ -124,7 +124,7 @@ class Sample:
             self._kd_visits = _extrapolated(load, self, size)
         return self._kd_visits
 
-    def visits(self, index: Index, count: float) -> Visits:
+    def visits(self, index: StaticIndex, count: float) -> Visits:
         """Mean visits of half-spaces that hold about `count` of an index over the first rows."""
         size = len(index)
         kth = size - min(max(1, round(count)), max(1, size // DEEP))

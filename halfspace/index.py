@@ -1,31 +1,55 @@
-"""Index: what every structure answers.
+"""Index: what everything that holds points answers.
 
-A structure lays its points out in tiles and knows how to *cover* a half-space (`cover.py`) and how
-to find the best k (`ranking.py`); checks, batching, threads and the shape of answers are here,
-once.
+Checks of what comes in and the shape of answers are here, once. How a batch is answered is left to
+those below: one structure (`static_index.py`), or several with points that come and go
+(`forest.py`, `dynamic.py`).
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from functools import cached_property, partial
-from typing import ClassVar, NamedTuple
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from . import cover, parallel
-from .inputs import Queries, as_count, as_ids, as_normals, as_points, as_queries, as_weights
-from .jit import Bound
+from .cover import Covers, Kept
+from .inputs import Queries, as_count, as_normals, as_queries
 from .polytope import count_polytope, report_polytope
-from .report import Report, ResultTooLarge, Top, Work
-from .tiles import arrays_of, bytes_of, frozen
+from .report import Report, Top, Work
 
-NO_NODES = cover.Nodes(
-    frozen(np.empty(0, np.int32)), frozen(np.empty(0, np.int32)), frozen(np.empty((0, 0)))
-)
+if TYPE_CHECKING:
+    from .static_index import StaticIndex
 
 STREAM_QUERIES = 4096
 """Queries whose answers `iter_report` sizes at a time."""
+
+Find = Callable[..., list[Kept]]
+"""``find(index, consume, stop_at_first=False)``: cover a batch by a `StaticIndex`, and keep what
+`consume` makes of each block; see `cover.covers`."""
+
+
+class Listed(NamedTuple):
+    """What a `Report` is made of."""
+
+    indptr: np.ndarray
+    indices: np.ndarray
+    columns: int | None  # of the matrix, where ids are columns
+
+
+def halfspaces(queries: Queries, closed: bool) -> Find:
+    """How half-spaces are found."""
+    return partial(_find_halfspaces, queries, bool(closed))
+
+
+def _find_halfspaces(
+    queries: Queries,
+    closed: bool,
+    index: "StaticIndex",
+    consume: Callable[[Covers], Kept],
+    stop_at_first: bool = False,
+) -> list[Kept]:
+    return index._covers(queries, closed, consume, stop_at_first=stop_at_first)
 
 
 class Index(ABC):
@@ -53,133 +77,56 @@ class Index(ABC):
         ids.
     """
 
-    structure: NamedTuple
-    """Flat, read-only arrays with a field `tiles`; usable in compiled code."""
+    _own_ids: bool
+    """Whether ids are the caller's."""
 
-    _cover_kernel: ClassVar[Callable]
-    _top_kernel: ClassVar[Callable]
-    _polytope_kernel: ClassVar[Callable]
-
-    def __init__(
-        self,
-        points: ArrayLike,
-        *,
-        ids: ArrayLike | None = None,
-        weights: ArrayLike | None = None,
-    ) -> None:
-        rows = as_points(points)
-        self._reason = "chosen by hand"
-        ranks = np.arange(len(rows), dtype=np.int32)
-        self._ids = np.empty(0, np.int64)
-        if ids is not None:
-            given = as_ids(ids, len(rows))
-            by_id = np.argsort(given)
-            ranks[by_id] = np.arange(len(rows), dtype=np.int32)
-            self._ids = given[by_id]
-        self._own_ids = ids is not None
-        self._weights_ndim = 0
-        columns = np.empty((len(rows), 0))
-        if weights is not None:
-            columns = as_weights(weights, len(rows))
-            self._weights_ndim = columns.ndim
-            columns = columns[:, None] if columns.ndim == 1 else columns
-        self.structure = self._build(rows, ranks, columns)
-        self._weights = frozen(columns[by_id] if self._own_ids else columns.copy())
-        frozen(self._ids)
+    _weights_ndim: int
+    """Axes of the weights as they were given; 0 where there are none."""
 
     @abstractmethod
-    def _build(self, points: np.ndarray, ranks: np.ndarray, weights: np.ndarray) -> NamedTuple:
-        """Flat arrays of the structure, with a field `tiles`.
-
-        Parameters
-        ----------
-        points : ndarray, shape (n, d)
-            Checked, float32 or float64.
-        ranks : ndarray of int32, shape (n,)
-            Rank of each row's id.
-        weights : ndarray of float64, shape (n, w)
-            w = 0 where there are none.
-        """
-
-    @abstractmethod
-    def _query_nanoseconds(self) -> float:
-        """Rough cost of one query, to decide whether threads pay."""
-
-    @property
-    def nodes(self) -> cover.Nodes:
-        """Nodes that covers refer to; none for a structure without."""
-        return getattr(self.structure, "nodes", NO_NODES)
-
     def __len__(self) -> int:
-        return self.structure.tiles.count
+        """Number of points."""
 
     @property
+    @abstractmethod
     def dim(self) -> int:
         """Dimension d of the points."""
-        return self.structure.tiles.data.shape[1]
 
     @property
+    @abstractmethod
     def nbytes(self) -> int:
         """Bytes held in arrays."""
-        return bytes_of((self.structure, self._ids, self._weights))
+
+    @abstractmethod
+    def explain(self) -> str:
+        """Say in a few lines what this index is: structure, sizes, why it was chosen."""
+
+    @abstractmethod
+    def _listed(self, find: Find, limit: int | None) -> Listed:
+        """Ids in each range; ResultTooLarge where there are more than `limit`."""
+
+    @abstractmethod
+    def _counted(self, find: Find) -> np.ndarray:
+        """Points in each range, int64 (m,)."""
+
+    @abstractmethod
+    def _occupied(self, find: Find) -> np.ndarray:
+        """Whether there are any, bool (m,)."""
+
+    @abstractmethod
+    def _summed(self, find: Find) -> np.ndarray:
+        """Their weights, float64 (m, w)."""
+
+    @abstractmethod
+    def _best(self, normals: np.ndarray, k: int) -> Top:
+        """The k best along each normal, or all if they are fewer: (m, min(k, n))."""
+
+    @abstractmethod
+    def _worked(self, find: Find) -> np.ndarray:
+        """Counters of `Work`, int64 (m, 3)."""
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({len(self)} points, d = {self.dim})"
-
-    @cached_property
-    def _cover(self) -> Bound:
-        return Bound(type(self)._cover_kernel, self.structure)
-
-    @cached_property
-    def _polytope_cover(self) -> Bound:
-        # A structure over a tree is asked as that tree.
-        structure = getattr(self.structure, "tree", self.structure)
-        return Bound(type(self)._polytope_kernel, structure)
-
-    @cached_property
-    def _top(self) -> Bound:
-        return Bound(type(self)._top_kernel, self.structure)
-
-    def __getstate__(self) -> dict:
-        return {name: value for name, value in vars(self).items() if not isinstance(value, Bound)}
-
-    def __setstate__(self, state: dict) -> None:
-        self.__dict__.update(state)
-        # A pickle forgets that arrays were read-only, and kernels are compiled for that.
-        for array in arrays_of((self.structure, self._ids, self._weights)):
-            frozen(array)
-
-    def _covers(
-        self,
-        queries: Queries,
-        closed: bool,
-        consume: Callable[[cover.Covers], cover.Kept],
-        *,
-        stop_at_first: bool = False,
-    ) -> list[cover.Kept]:
-        return cover.covers(
-            self._cover,
-            queries.normals,
-            queries.offsets,
-            closed=bool(closed),
-            stop_at_first=stop_at_first,
-            nanoseconds=self._query_nanoseconds(),
-            consume=consume,
-        )
-
-    def _counts(self, queries: Queries, closed: bool) -> np.ndarray:
-        counts = self._covers(queries, closed, lambda block: block.counts)
-        return np.concatenate([np.zeros(0, np.int64), *counts])
-
-    def cover(
-        self, normals: ArrayLike, offsets: ArrayLike, *, closed: bool = True
-    ) -> list[cover.Covers]:
-        """Canonical covers of the half-spaces, for compiled code that walks the points itself.
-
-        Parameters and errors as for `report`. The blocks are in query order; `structure.tiles` and
-        `nodes` say what their parts hold.
-        """
-        return self._covers(as_queries(normals, offsets, self.dim), closed, cover.keep)
 
     def report(
         self,
@@ -224,26 +171,12 @@ class Index(ABC):
         array([2])
         """
         queries = as_queries(normals, offsets, self.dim)
-        return self._reported(partial(self._covers, queries, closed), queries.single, max_results)
+        return self._reported(halfspaces(queries, closed), queries.single, max_results)
 
-    def _reported(
-        self,
-        find: Callable[[Callable], list],
-        single: bool,
-        max_results: int | None,
-    ) -> np.ndarray | Report:
-        """List the ids of the covers that `find` hands to what it is given."""
+    def _reported(self, find: Find, single: bool, max_results: int | None) -> np.ndarray | Report:
         limit = None if max_results is None else as_count(max_results, "max_results")
-        if limit is not None:
-            total = sum(find(lambda block: int(block.counts.sum())))
-            if total > limit:
-                raise ResultTooLarge(f"report: expected at most {limit} results, got {total}")
-        blocks = find(cover.keep)
-        indices = cover.fill(blocks, self.nodes, self.structure.tiles.ranks, self._ids, len(self))
-        if single:
-            return indices
-        indptr = np.cumsum(np.concatenate([np.zeros(1, np.int64), *(b.counts for b in blocks)]))
-        return Report(indptr, indices, None if self._own_ids else len(self))
+        listed = self._listed(find, limit)
+        return listed.indices if single else Report(*listed)
 
     report_polytope = report_polytope
     count_polytope = count_polytope
@@ -314,7 +247,7 @@ class Index(ABC):
         2
         """
         queries = as_queries(normals, offsets, self.dim)
-        counts = self._counts(queries, closed)
+        counts = self._counted(halfspaces(queries, closed))
         return int(counts[0]) if queries.single else counts
 
     def any(
@@ -331,8 +264,7 @@ class Index(ABC):
         False
         """
         queries = as_queries(normals, offsets, self.dim)
-        found = self._covers(queries, closed, lambda b: np.diff(b.indptr) > 0, stop_at_first=True)
-        found = np.concatenate([np.zeros(0, bool), *found])
+        found = self._occupied(halfspaces(queries, closed))
         return bool(found[0]) if queries.single else found
 
     def sum(
@@ -357,9 +289,7 @@ class Index(ABC):
         if not self._weights_ndim:
             raise ValueError("sum: expected an index built with weights=, got one without")
         queries = as_queries(normals, offsets, self.dim)
-        nodes, ranks, weights = self.nodes, self.structure.tiles.ranks, self._weights
-        sums = self._covers(queries, closed, lambda b: cover.weight_sums(b, nodes, ranks, weights))
-        sums = np.concatenate([np.zeros((0, weights.shape[1])), *sums])
+        sums = self._summed(halfspaces(queries, closed))
         if self._weights_ndim == 1:
             sums = sums[:, 0]
             return float(sums[0]) if queries.single else sums
@@ -394,21 +324,7 @@ class Index(ABC):
         Top(scores=array([2., 2.]), ids=array([1, 2]))
         """
         rows, single = as_normals(normals, self.dim)
-        k = min(as_count(k, "k"), len(self))
-        slots = np.empty((len(rows), k), np.int64)
-        scores = np.empty((len(rows), k))
-        if k:
-            parallel.run(
-                [
-                    partial(self._top, rows[a:b], slots[a:b], scores[a:b])
-                    for a, b in parallel.parts(len(rows), self._query_nanoseconds() + 100.0 * k)
-                ]
-            )
-            # The order is exact, each score rounded: a later one must not seem larger.
-            np.minimum.accumulate(scores, axis=1, out=scores)
-        ids = self.structure.tiles.ranks[slots].astype(np.int64)
-        if self._own_ids:
-            ids = self._ids[ids]
+        scores, ids = self._best(rows, as_count(k, "k"))
         return Top(scores[0], ids[0]) if single else Top(scores, ids)
 
     def work(self, normals: ArrayLike, offsets: ArrayLike, *, closed: bool = True) -> Work:
@@ -424,18 +340,5 @@ class Index(ABC):
         array([3])
         """
         queries = as_queries(normals, offsets, self.dim)
-        work = self._covers(queries, closed, lambda block: block.work)
-        rows = np.concatenate([np.zeros((0, 3), np.int64), *work])
+        rows = self._worked(halfspaces(queries, closed))
         return Work(*(column.copy() for column in rows.T))
-
-    def explain(self) -> str:
-        """Say in a few lines what this index is: structure, sizes, why it was chosen."""
-        tiles = self.structure.tiles
-        lines = [
-            f"{type(self).__name__}: {type(self).__doc__.splitlines()[0]}",
-            f"  points   {len(self)} x {self.dim}, {tiles.data.dtype}, in {len(tiles.data)} tiles",
-            f"  nodes    {np.count_nonzero(self.nodes.last)}",
-            f"  memory   {self.nbytes / 1e6:.1f} MB",
-            f"  why      {self._reason}",
-        ]
-        return "\n".join(lines)

@@ -14,12 +14,12 @@ import math
 import numpy as np
 
 from . import parallel
-from .index import Index
 from .jit import kernel, part
 from .polytope import cover_polytopes_tree
 from .quickselect import select
+from .static_index import StaticIndex
 from .tiles import TILE, make_tiles
-from .tree import FANOUT, BoundedTree, cover_tree, make_tree, top_tree
+from .tree import FANOUT, BoundedTree, check_tree, cover_tree, make_tree, top_tree
 
 AXIS_SAMPLE = 256
 """Points that estimate a node's principal axis."""
@@ -160,7 +160,7 @@ def order_points(points: np.ndarray) -> np.ndarray:
     return order
 
 
-class KDTree(Index):
+class KDTree(StaticIndex):
     """Bounded tree by median splits along principal axes, for low dimensions.
 
     Build O(n log n); report O(n^(1-1/d) + k) and count, sum O(n^(1-1/d)) for points in general
@@ -175,6 +175,7 @@ class KDTree(Index):
     1
     """
 
+    _kind, _arrays, _check = "kd_tree", BoundedTree, staticmethod(check_tree)
     _cover_kernel = cover_tree
     _top_kernel = top_tree
     _polytope_kernel = cover_polytopes_tree

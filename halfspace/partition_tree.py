@@ -20,13 +20,13 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from . import parallel
-from .index import Index
 from .inputs import as_count, as_normals, as_queries
 from .partition import LEAST_PLANES, MOST_PLANES, SAMPLE_SHARE, partition
 from .planes import THROUGH_POINTS
 from .polytope import cover_polytopes_tree
+from .static_index import StaticIndex
 from .tiles import TILE, make_tiles
-from .tree import FANOUT, BoundedTree, cover_tree, make_tree, top_tree
+from .tree import FANOUT, BoundedTree, check_tree, cover_tree, make_tree, top_tree
 
 CLASSES = 8
 """Classes of a node, where there are units for so many."""
@@ -144,7 +144,7 @@ def _learn(points: np.ndarray, queries: ArrayLike | tuple[ArrayLike, ArrayLike] 
     return _Queries(normals[usable] / sizes[usable, None], 0.0)
 
 
-class PartitionTree(Index):
+class PartitionTree(StaticIndex):
     """Bounded tree of low crossing number, by multiplicative reweighting.
 
     Build O(n log n), some 3 times a `KDTree`'s; report O(n^(1-1/floor(d/2)) + k), count and sum
@@ -177,6 +177,7 @@ class PartitionTree(Index):
     1
     """
 
+    _kind, _arrays, _check = "partition_tree", BoundedTree, staticmethod(check_tree)
     _cover_kernel = cover_tree
     _top_kernel = top_tree
     _polytope_kernel = cover_polytopes_tree

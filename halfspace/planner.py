@@ -20,6 +20,7 @@ from .forecast import Forecast, Limits, Sample
 from .index import Index
 from .inputs import as_count, as_normals, as_points
 from .scan import Scan
+from .static_index import StaticIndex
 from .structures import STRUCTURES, Structure
 
 EXPECTED_QUERIES = 10_000
@@ -284,6 +285,17 @@ def _aliases(name: str) -> tuple[str, str]:
     return name, name.replace("_", "")
 
 
+def structure_name(structure: str | type[StaticIndex]) -> str:
+    """Name in `STRUCTURES`, or "auto", of a structure by name, as for `build`, or by class."""
+    names = {"auto": "auto", **{alias: name for name in STRUCTURES for alias in _aliases(name)}}
+    classes = {each.make: name for name, each in STRUCTURES.items()}
+    found = classes.get(structure) or names.get(str(structure).lower())
+    if found is None:
+        known = ", ".join(["auto", *STRUCTURES])
+        raise ValueError(f"structure: expected one of {known}, got {structure!r}")
+    return found
+
+
 def build(
     points: ArrayLike,
     structure: str = "auto",
@@ -340,11 +352,7 @@ def build(
     >>> index.report([1.0, 1.0], 7.0)
     array([50])
     """
-    names = {"auto": "auto", **{alias: name for name in STRUCTURES for alias in _aliases(name)}}
-    wanted = names.get(str(structure).lower())
-    if wanted is None:
-        known = ", ".join(["auto", *STRUCTURES])
-        raise ValueError(f"structure: expected one of {known}, got {structure!r}")
+    wanted = structure_name(structure)
     wishes = _checked_wishes(expected_count, expected_queries, memory)
     rows = as_points(points)
     normals = None if queries is None else as_normals(queries, rows.shape[1], "queries")[0]

