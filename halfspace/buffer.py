@@ -9,6 +9,7 @@ from functools import cached_property
 
 import numpy as np
 
+from .inputs import ascends
 from .scan import Scan
 from .tiles import ALL_LIVE, TILE, Tiles, frozen, upper_norms
 from .tombstones import Rows, Segment, cleared, lanes_of, masks_of
@@ -85,7 +86,7 @@ class Buffer:
         """Slots of live points in the order of their ids."""
         slots = np.flatnonzero(self.alive())
         ids = self._room.ids[slots]
-        return slots if (ids[1:] > ids[:-1]).all() else slots[np.argsort(ids, kind="stable")]
+        return slots if ascends(ids) else slots[np.argsort(ids, kind="stable")]
 
     def slots_of(self, ids: np.ndarray) -> np.ndarray:
         """Slots of the live points of such ids, int64; -1 where there is none."""
@@ -155,7 +156,7 @@ class Buffer:
         count, ids = self._count, self._room.ids[: self._count]
         ranks = np.arange(count, dtype=np.int32)
         weights = self._room.weights[:count]
-        if not (ids[1:] > ids[:-1]).all():
+        if not ascends(ids):
             order = np.argsort(ids, kind="stable")
             ranks[order] = np.arange(count, dtype=np.int32)
             ids, weights = ids[order], weights[order]

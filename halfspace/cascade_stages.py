@@ -58,7 +58,7 @@ def check_cascade(cascade: CascadeArrays, points: int) -> None:
         expect(count == wanted, name, f"{wanted}", count)
     p, bits = len(cascade.leading.steps.low), cascade.leading.bits
     check_leading(cascade.leading, "leading", tiles, d, p)
-    check_leading(cascade.heads, "heads", len(cascade.forced), d, p)
+    check_leading(cascade.heads, "heads", len(cascade.forced), d, len(cascade.heads.steps.low))
     expect(cascade.heads.bits == bits, "heads.bits", f"{bits}", cascade.heads.bits)
     count = len(cascade.rows.codes)
     expect(count in (0, slots), "rows.codes", f"none or {slots}", count)

@@ -25,6 +25,9 @@ Kept = TypeVar("Kept")
 BLOCK_PARTS = 1 << 20
 """Parts a block of covers has room for, where the tiles of one query are fewer."""
 
+FILL_NANOSECONDS = 10.0
+"""What it takes to list a point."""
+
 BLOCK_QUERIES = 512
 """Queries a block holds at most."""
 
@@ -79,6 +82,7 @@ def covers(
         room = max(tiles, min(BLOCK_PARTS, tiles * (last - first)))
         parts, masks = np.empty(room, np.int32), np.empty(room, np.uint64)
         while first < last:
+            parallel.check()
             most = min(last - first, BLOCK_QUERIES)
             sides = closed[first : first + most] if isinstance(closed, np.ndarray) else closed
             indptr, counts = np.zeros(most + 1, np.int64), np.zeros(most, np.int64)
@@ -103,7 +107,10 @@ def covers(
         return found
 
     pieces = parallel.parts(len(normals), nanoseconds)
-    blocks = parallel.run([partial(block, *piece) for piece in pieces])
+    blocks = parallel.interruptible(
+        lambda: parallel.run([partial(block, *piece) for piece in pieces]),
+        nanoseconds * len(normals),
+    )
     return [kept for found in blocks for kept in found]
 
 
@@ -230,9 +237,8 @@ def fill(
         Masks of live lanes by tile; dead points are left out.
     """
     ends = itertools.accumulate(map(len, blocks), initial=0)
-    parallel.run(
-        [
-            partial(_fill, block, nodes, ranks, ids, live, starts[a:b], points, out)
-            for block, (a, b) in zip(blocks, itertools.pairwise(ends), strict=True)
-        ]
-    )
+    tasks = [
+        partial(_fill, block, nodes, ranks, ids, live, starts[a:b], points, out)
+        for block, (a, b) in zip(blocks, itertools.pairwise(ends), strict=True)
+    ]
+    parallel.interruptible(lambda: parallel.run(tasks), FILL_NANOSECONDS * len(out))

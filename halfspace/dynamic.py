@@ -392,10 +392,10 @@ class Dynamic(Index):
         if len(change.deleted):
             forest = forest.without(all_located(forest, change.deleted))
         if change.inserted.count:
-            check_new(forest, change.inserted.ids)
+            if change.own_ids:
+                check_new(forest, change.inserted.ids)
             forest = self._added(forest, change.inserted)
-            own_ids = forest._own_ids or change.own_ids
-            forest = forest.replaced(own_ids=own_ids)
+            forest = forest.replaced(own_ids=forest._own_ids or change.own_ids)
         if self._background is None and next_merge(forest.segments):
             forest = forest.replaced(segments=rebuilt(forest.segments, self._build))
         self._publish(forest, change)

@@ -15,6 +15,7 @@ import numpy as np
 
 from .buffer import Buffer
 from .index import Find, Index, Listed
+from .memory import check_room
 from .report import Top, check_total
 from .runs import merge_runs
 from .tombstones import Rows, Segment
@@ -147,10 +148,18 @@ class Forest(Index):
             check_total(int(self._counted(find).sum()), limit)
         runs = len(self.parts)
         found = [part.covers(find) for part in self.parts]
-        counts = [np.concatenate([np.zeros(0, np.int64), *(b.counts for b in f)]) for f in found]
-        counts = np.stack(counts, axis=1)
-        ends = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
-        starts = ends[:-1].reshape(counts.shape)
+        # Many a report is of one query: numpy is called as little as may be.
+        queries = sum(map(len, found[0]))
+        ends = np.zeros(queries * runs + 1, np.int64)
+        counts = ends[1:].reshape(queries, runs)
+        for number, covers in enumerate(found):
+            first = 0
+            for block in covers:
+                counts[first : first + len(block), number] = block.counts
+                first += len(block)
+        np.cumsum(ends, out=ends)
+        starts = ends[:-1].reshape(queries, runs)
+        check_room(ends[-1] * 8, "report")
         indices = np.empty(ends[-1], np.int64)
         for number, (part, covers) in enumerate(zip(self.parts, found, strict=True)):
             part.fill(covers, np.ascontiguousarray(starts[:, number]), indices)

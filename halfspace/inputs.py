@@ -95,11 +95,18 @@ def as_ids(ids: ArrayLike, n: int) -> np.ndarray:
     if array.dtype.kind == "u" and array.size and array.max() > np.iinfo(np.int64).max:
         raise ValueError(f"ids: expected 64-bit signed integers, got {array.max()}")
     array = array.astype(np.int64)
+    if ascends(array):
+        return array
     ordered = np.sort(array)
     repeated = ordered[1:][ordered[1:] == ordered[:-1]]
     if repeated.size:
         raise ValueError(f"ids: expected distinct integers, got {repeated[0]} more than once")
     return array
+
+
+def ascends(ids: np.ndarray) -> bool:
+    """Whether each is larger than the one before."""
+    return bool((ids[1:] > ids[:-1]).all())
 
 
 def as_weights(weights: ArrayLike, n: int) -> np.ndarray:

@@ -154,13 +154,32 @@ class Bound:
         return entry(self.first, *rest)
 
 
+_entries: dict[tuple, Callable] = {}
+"""Compiled code by kernel and kinds of arguments: asking Numba takes a millisecond."""
+
+
+def _kind(argument: object) -> tuple | type:
+    """What decides Numba's type of an argument."""
+    if isinstance(argument, np.ndarray):
+        flags = argument.flags
+        layout = flags.c_contiguous, flags.f_contiguous, flags.aligned, flags.writeable
+        return (argument.dtype, argument.ndim, *layout)
+    if isinstance(argument, tuple):
+        return (type(argument), *map(_kind, argument))
+    return type(argument)
+
+
 def _entry(function: Callable, arguments: tuple) -> Callable:
     """Compiled code of a kernel for such arguments; of anything else, itself."""
     if not hasattr(function, "overloads"):
         return function
-    kinds = tuple(map(numba.typeof, arguments))
-    function.compile(kinds)
-    return function.overloads[kinds].entry_point
+    key = function, _kind(arguments)
+    entry = _entries.get(key)
+    if entry is None:
+        kinds = tuple(map(numba.typeof, arguments))
+        function.compile(kinds)
+        entry = _entries[key] = function.overloads[kinds].entry_point
+    return entry
 
 
 def _refuse(name: str, *arguments: object) -> None:

@@ -29,6 +29,9 @@ POWER_ITERATIONS = 8
 DEEPEST = 64
 """Splits no range of points outlasts."""
 
+LONG_POINTS = 1 << 17
+"""Points of a range that one call may split to the end: so many that it takes no second."""
+
 PARALLEL_POINTS = 4096
 """Ranges up to so many points are split by one thread."""
 
@@ -152,7 +155,7 @@ def order_points(points: np.ndarray) -> np.ndarray:
         )
 
     ranges = [(0, len(points))]
-    enough = 4 * parallel.get_threads() if parallel.get_threads() > 1 else 1
+    enough = max(4 * parallel.get_threads(), len(points) // LONG_POINTS)
     while len(ranges) < enough and len(points) > PARALLEL_POINTS * len(ranges):
         split(ranges, 1)
         ranges = [half for pair in ranges for half in _halves(*pair)]

@@ -1,15 +1,20 @@
-"""Threads: how many, and how a batch is spread over them.
+"""Threads: how many, how a batch is spread over them, and how one stops waiting for them.
 
 Kernels release the GIL, so plain Python threads run them side by side. Unlike a compiled parallel
 loop this may be entered from many threads at once, survives a fork, and compiles nothing extra.
+
+A kernel does not hear Ctrl-C, so the main thread never runs one for long: it waits for another
+thread that does, and KeyboardInterrupt reaches it at once. What it waited for starts no task any
+more, and ends when the task that it is at does.
 """
 
 import contextlib
+import contextvars
 import itertools
 import os
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 from .inputs import as_count
@@ -18,6 +23,12 @@ Result = TypeVar("Result")
 
 PARALLEL_NANOSECONDS = 400_000
 """Estimated work below which handing out to threads costs more than it saves."""
+
+LONG_NANOSECONDS = 20_000_000
+"""Estimated work from which on the main thread waits for another one rather than do it."""
+
+WAKE_SECONDS = 0.05
+"""The main thread wakes up so often while it waits, for systems where a signal does not wake it."""
 
 TASKS_PER_THREAD = 4
 """Parts a batch is cut into for each thread, so that uneven parts even out."""
@@ -97,16 +108,72 @@ def _executor() -> ThreadPoolExecutor:
         return _pool
 
 
+class Cancelled(BaseException):
+    """Nobody waits for this work any more."""
+
+
+def _unless_cancelled(cancelled: threading.Event | None, task: Callable[[], Result]) -> Result:
+    _worker.cancelled = cancelled  # for what the task calls, in whatever thread it is
+    check()
+    return task()
+
+
+def check() -> None:
+    """Raise Cancelled where nobody waits for the work of this thread any more."""
+    cancelled = getattr(_worker, "cancelled", None)
+    if cancelled is not None and cancelled.is_set():
+        raise Cancelled
+
+
 def run(tasks: Sequence[Callable[[], Result]]) -> list[Result]:
     """Call every task, side by side where that may help, and return the results in order."""
+    cancelled = getattr(_worker, "cancelled", None)
     # A task that itself calls run() stays in its thread: waiting for the pool it occupies can hang.
     if len(tasks) < 2 or _threads == 1 or getattr(_worker, "busy", False):
-        return [task() for task in tasks]
+        return [_unless_cancelled(cancelled, task) for task in tasks]
     futures = []
-    with contextlib.suppress(RuntimeError):  # at shutdown: the interpreter starts no more threads
-        futures.extend(_executor().submit(task) for task in tasks)
-    rest = [task() for task in tasks[len(futures) :]]
-    return [*(future.result() for future in futures), *rest]
+    try:
+        with contextlib.suppress(RuntimeError):  # at shutdown the interpreter starts no threads
+            futures.extend(_executor().submit(_unless_cancelled, cancelled, t) for t in tasks)
+        rest = [_unless_cancelled(cancelled, task) for task in tasks[len(futures) :]]
+        return [*map(_awaited, futures), *rest]
+    finally:
+        for future in futures:
+            future.cancel()
+
+
+def _awaited(future: Future[Result]) -> Result:
+    """Result of a future, waited for as KeyboardInterrupt allows."""
+    while True:
+        with contextlib.suppress(TimeoutError):
+            return future.result(WAKE_SECONDS)
+        if future.done():  # the task itself timed out
+            return future.result()
+
+
+def _carry_out(work: Callable[[], Result], future: Future[Result], stop: threading.Event) -> None:
+    _worker.cancelled = stop
+    try:
+        future.set_result(work())
+    except BaseException as error:  # raised by who waits, if anyone still does
+        future.set_exception(error)
+
+
+def interruptible(work: Callable[[], Result], nanoseconds: float) -> Result:
+    """Call `work`, which is estimated to take so long, such that KeyboardInterrupt ends the call.
+
+    Where that comes, results are dropped: whatever `work` writes to has to be its own.
+    """
+    if nanoseconds < LONG_NANOSECONDS or threading.current_thread() is not threading.main_thread():
+        return work()
+    future: Future[Result] = Future()
+    stop, context = threading.Event(), contextvars.copy_context()
+    arguments = _carry_out, work, future, stop
+    threading.Thread(target=context.run, args=arguments, name="halfspace-work", daemon=True).start()
+    try:
+        return _awaited(future)
+    finally:
+        stop.set()
 
 
 def parts(count: int, nanoseconds: float) -> list[tuple[int, int]]:
@@ -114,8 +181,11 @@ def parts(count: int, nanoseconds: float) -> list[tuple[int, int]]:
 
     `nanoseconds` estimates the cost of one item; little work stays in one part.
     """
-    if _threads == 1 or count * nanoseconds < PARALLEL_NANOSECONDS:
+    total = count * nanoseconds
+    if total < PARALLEL_NANOSECONDS:
         return [(0, count)] if count else []
-    pieces = min(count, _threads * TASKS_PER_THREAD)
+    tasks = _threads * TASKS_PER_THREAD if _threads > 1 else 1
+    # Short enough to be given up soon, even where there is one thread.
+    pieces = min(count, max(tasks, int(total // LONG_NANOSECONDS)))
     edges = [count * i // pieces for i in range(pieces + 1)]
     return list(itertools.pairwise(edges))

@@ -1,8 +1,8 @@
 """Rebuilding: which segments of a forest are made one, and when (the logarithmic method).
 
 Segments stand in the order of their age. Whenever one is made, it takes up those before it that are
-less than four times as large, so from each to the next sizes fall to a quarter or less: n points
-are in O(log n) segments, and a point is built into one at least 1.25 times as large as the last, so
+less than three times as large, so from each to the next sizes fall to a third or less: n points
+are in O(log n) segments, and a point is built into one at least 4/3 times as large as the last, so
 O(log n) times: with a structure built in O(n log n), an insert takes O(log² n) amortised. A segment
 is built anew when a third of it is dead, which that many deletes pay for.
 
@@ -19,7 +19,7 @@ from .tombstones import Rows, Segment
 DEAD_SHARE = 1 / 3
 """Share of dead points from which on a segment is built anew."""
 
-GROWTH = 4
+GROWTH = 3
 """Times that a segment is at least as large as the next."""
 
 

@@ -14,9 +14,10 @@ from numpy.typing import ArrayLike
 
 from . import cover, parallel
 from .index import Find, Index, Listed
-from .inputs import Queries, as_ids, as_points, as_queries, as_weights
+from .inputs import Queries, as_ids, as_points, as_queries, as_weights, ascends
 from .jit import Bound
 from .layout import without
+from .memory import check_room
 from .report import Top, check_total
 from .state import save
 from .tiles import ALL_LIVE, arrays_of, bytes_of, frozen
@@ -25,6 +26,9 @@ NO_NODES = cover.Nodes(
     frozen(np.empty(0, np.int32)), frozen(np.empty(0, np.int32)), frozen(np.empty((0, 0)))
 )
 
+
+BUILD_NANOSECONDS = 100.0
+"""What a build takes for each coordinate, about, or more."""
 
 _BOUND = frozenset({"_cover", "_polytope_cover", "_top"})
 """Attributes that are compiled code."""
@@ -63,14 +67,22 @@ class StaticIndex(Index):
         weights: ArrayLike | None = None,
     ) -> None:
         rows = as_points(points)
+        check_room(rows.nbytes, f"{type(self).__name__}: build")
+        parallel.interruptible(
+            lambda: self._make(rows, ids, weights), BUILD_NANOSECONDS * rows.size
+        )
+
+    def _make(self, rows: np.ndarray, ids: ArrayLike | None, weights: ArrayLike | None) -> None:
+        """Build of points that were checked."""
         self._reason = "chosen by hand"
         ranks = np.arange(len(rows), dtype=np.int32)
-        self._ids = np.empty(0, np.int64)
+        self._ids, by_id = np.empty(0, np.int64), slice(None)
         if ids is not None:
-            given = as_ids(ids, len(rows))
-            by_id = np.argsort(given)
-            ranks[by_id] = np.arange(len(rows), dtype=np.int32)
-            self._ids = given[by_id]
+            self._ids = as_ids(ids, len(rows))
+            if not ascends(self._ids):
+                by_id = np.argsort(self._ids)
+                ranks[by_id] = np.arange(len(rows), dtype=np.int32)
+                self._ids = self._ids[by_id]
         self._own_ids = ids is not None
         self._weights_ndim = 0
         columns = np.empty((len(rows), 0))
@@ -79,7 +91,7 @@ class StaticIndex(Index):
             self._weights_ndim = columns.ndim
             columns = columns[:, None] if columns.ndim == 1 else columns
         self.structure = self._build(rows, ranks, columns)
-        self._weights = frozen(columns[by_id] if self._own_ids else columns.copy())
+        self._weights = frozen(columns[by_id].copy())
         frozen(self._ids)
 
     @abstractmethod
@@ -193,6 +205,7 @@ class StaticIndex(Index):
             check_total(sum(find(self, lambda block: block.total)), limit)
         blocks = find(self, cover.keep)
         indptr = np.cumsum(np.concatenate([np.zeros(1, np.int64), *(b.counts for b in blocks)]))
+        check_room(indptr[-1] * 8, "report")
         indices = np.empty(indptr[-1], np.int64)
         ranks = self.structure.tiles.ranks
         cover.fill(blocks, self.nodes, ranks, self._ids, len(self), indptr[:-1], indices)
@@ -225,14 +238,15 @@ class StaticIndex(Index):
         self, normals: np.ndarray, k: int, live: np.ndarray = ALL_LIVE
     ) -> tuple[np.ndarray, np.ndarray]:
         """Slots and scores (m, k) of the k best of so many live points, best first."""
+        check_room(len(normals) * k * 16, "top")
         slots, scores = np.empty((len(normals), k), np.int64), np.empty((len(normals), k))
         if k:
-            parallel.run(
-                [
-                    partial(self._top, normals[a:b], live, slots[a:b], scores[a:b])
-                    for a, b in parallel.parts(len(normals), self._query_nanoseconds() + 100.0 * k)
-                ]
-            )
+            each = self._query_nanoseconds() + 100.0 * k
+            tasks = [
+                partial(self._top, normals[a:b], live, slots[a:b], scores[a:b])
+                for a, b in parallel.parts(len(normals), each)
+            ]
+            parallel.interruptible(lambda: parallel.run(tasks), each * len(normals))
         return slots, scores
 
     def ids_of(self, ranks: np.ndarray) -> np.ndarray:

@@ -93,8 +93,11 @@ def _sum_nodes(first, last, tile_sums):
 
 def masks_of(count: int, tiles: int) -> np.ndarray:
     """Masks of the lanes of so many tiles that hold one of `count` points, uint64."""
-    used = np.clip(count - TILE * np.arange(tiles), 0, TILE).astype(np.uint64)
-    return np.where(used == TILE, _FULL, (_ONE << (used % np.uint64(TILE))) - _ONE)
+    masks, whole = np.full(tiles, _FULL), count // TILE
+    masks[whole:] = 0
+    if count % TILE:
+        masks[whole] = (1 << count % TILE) - 1
+    return masks
 
 
 def lanes_of(masks: np.ndarray, count: int) -> np.ndarray:
@@ -224,8 +227,10 @@ class Segment:
         n, d = len(index), index.dim
         ranks = tiles.ranks[:n][alive]
         points = tiles.data[: -(-n // TILE)].transpose(0, 2, 1).reshape(-1, d)[:n][alive]
-        order = np.argsort(ranks)
-        return Rows(points[order], index._ids[ranks[order]], index._weights[ranks[order]])
+        rows = np.full(n, -1, np.int32)
+        rows[ranks] = np.arange(len(ranks), dtype=np.int32)
+        left = rows >= 0
+        return Rows(points[rows[left]], index._ids[left], index._weights[left])
 
     @cached_property
     def _tile_sums(self) -> np.ndarray:

@@ -76,7 +76,7 @@ def test_machine(structure, background, monkeypatch):
 
 
 @pytest.mark.parametrize("sizes", [[1] * 40, [100, 1, 1, 1], [5, 4, 3, 2], [1, 2, 3, 50]])
-def test_segments_fall_to_a_quarter(sizes):
+def test_segments_fall_to_a_third(sizes):
     index = Dynamic(np.zeros((0, 2)), structure="scan", buffer=1)
     for size in sizes:
         index.insert(cloud(2 * size, 2))
@@ -488,8 +488,8 @@ def test_what_is_merged_next():
     index.compact()
     (large,) = index.snapshot().segments
     assert next_merge([large]) is None
-    assert next_merge([large, loose(250)]) == (1, 2)
-    assert next_merge([large, loose(251)]) == (0, 2)
+    assert next_merge([large, loose(333)]) == (1, 2)
+    assert next_merge([large, loose(334)]) == (0, 2)
     assert next_merge([large, loose(100), loose(100)]) == (1, 3)
 
 
