@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from . import cover, parallel
+from .devices import to
 from .inputs import Queries, as_count, as_ids, as_normals, as_points, as_queries, as_weights
 from .jit import Bound
 from .polytope import count_polytope, report_polytope
@@ -247,6 +248,7 @@ class Index(ABC):
 
     report_polytope = report_polytope
     count_polytope = count_polytope
+    to = to
 
     def iter_report(
         self,

@@ -1,0 +1,310 @@
+"""The one place that imports numba's CUDA target: kernels, device functions, memory, launches.
+
+The target is numba-cuda's, which takes the place of `numba.cuda`; where only its successor is
+installed, that; else numba's own. Only what all of them and the simulator
+(``NUMBA_ENABLE_CUDASIM=1``) have in common is used, so the same kernels run in all: atomic adds and
+ors, no barriers, no instructions of warps. Two functions have a form for the simulator and one for
+the device: `two_product` and `dot4`.
+
+What the processor computes with parts of kernels (`halfspace.jit.part`), the device computes with
+the very same source: `device` makes a device function of a part and of all it calls.
+
+libNVVM contracts a product and a sum to a fused multiply-add, and numba has no switch for it.
+Filters allow for that: their margins hold for any order of sums, fused or not. The error-free
+transformations of `predicate.py` do not: where a product is rounded, its rounding error is taken
+from that very value. So `two_product` is replaced by one of explicit instructions, ``mul.rn``,
+which is never contracted, and ``fma.rn``, which gives the product's error exactly. `two_sum` has no
+products of its own, and all that remain are products by powers of two or terms of error bounds.
+"""
+
+import functools
+import importlib.util
+import threading
+import warnings
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from types import FunctionType, ModuleType
+
+import numpy as np
+
+from .. import predicate
+
+
+class CudaUnavailable(RuntimeError):
+    """There is no CUDA target, no driver or no such device."""
+
+
+class OutOfDeviceMemory(MemoryError):
+    """An array has no room on the device."""
+
+
+def _import_target() -> ModuleType | None:
+    names = "numba_cuda", "numba_cuda_mlir"
+    if [bool(importlib.util.find_spec(name)) for name in names] == [False, True]:
+        from numba_cuda_mlir import cuda
+
+        return cuda
+    try:
+        from numba import cuda
+    except ImportError:
+        return None
+    return cuda
+
+
+cuda = _import_target()
+"""The target; kernels have to know it by this name."""
+
+SIMULATED = cuda is not None and "simulator" in cuda.jit.__module__
+"""Whether kernels run in Python, a thread for each of the device's."""
+
+THREADS = 32 if SIMULATED else 256
+"""Threads of a block."""
+
+LANES = 64
+"""Threads of a block side by side in a tile."""
+
+_one_at_a_time = threading.Lock() if SIMULATED else nullcontext()
+"""The simulator runs one kernel at a time."""
+
+INSTALL = "pip install 'halfspace-reporting[cuda]'"
+
+
+class Kernel:
+    """A function that runs on the device, compiled there when it is first launched.
+
+    Parameters
+    ----------
+    function : callable
+        Over device arrays and scalars; it may call what `device` made. It loops over its work by
+        the size of the grid, whatever that is.
+    """
+
+    made: list["Kernel"] = []  # noqa: RUF012 (all kernels there are)
+
+    def __init__(self, function: Callable) -> None:
+        self.function = function
+        Kernel.made.append(self)
+        functools.update_wrapper(self, function)
+
+    @functools.cached_property
+    def _compiled(self) -> Callable:
+        return cuda.jit(self.function)
+
+    def __call__(
+        self, stream: object, grid: tuple[int, ...], block: tuple[int, ...], *arguments: object
+    ) -> None:
+        """Launch it in a stream; a grid of no blocks is none."""
+        if not min(grid):
+            return
+        with _one_at_a_time:
+            if SIMULATED:
+                with warnings.catch_warnings():
+                    # Its threads do not inherit numpy's error state.
+                    warnings.simplefilter("ignore", RuntimeWarning)
+                    self._compiled[grid, block, stream](*arguments)
+            else:
+                self._compiled[grid, block, stream](*arguments)
+
+
+def _fused_product(a, b):  # pragma: no cover (compiled code only)
+    product = libdevice.dmul_rn(a, b)
+    return product, libdevice.fma(a, b, -product)
+
+
+def dot4_by_bytes(codes, weights, total):
+    """`dot4` in plain arithmetic."""
+    for j in range(4):
+        weight = (np.int64(weights) >> (8 * j)) & 255
+        code = (np.int64(codes) >> (8 * j)) & 255
+        total += code * (weight - 256 * (weight >> 7))
+    return total
+
+
+def _dot4_instruction() -> Callable:
+    """`dot4` in the device's instruction."""
+    from llvmlite import ir
+    from numba.core import types
+
+    try:
+        from numba.cuda.extending import intrinsic
+    except ImportError:  # numba's own target
+        from numba.extending import intrinsic
+
+    @intrinsic
+    def dot4(typing_context, codes, weights, total):
+        def generate(context, builder, signature, arguments):  # pragma: no cover (compiling only)
+            word = ir.IntType(32)
+            kind = ir.FunctionType(word, [word] * 3)
+            text = "dp4a.u32.s32 $0, $1, $2, $3;"
+            return builder.call(ir.InlineAsm(kind, text, "=r,r,r,r"), arguments)
+
+        return types.int32(types.uint32, types.int32, types.int32), generate
+
+    return dot4
+
+
+def _parts_called(function: Callable) -> list[str]:
+    """Names of the parts of kernels among the globals that a function uses."""
+    known = function.__globals__
+    names = (name for name in function.__code__.co_names if name in known)
+    return [name for name in names if _is_part(known[name])]
+
+
+def _is_part(value: object) -> bool:
+    if isinstance(value, FunctionType):  # all are that where numba is told not to compile
+        return value.__module__.startswith("halfspace.") and not value.__module__.startswith(
+            __package__
+        )
+    return hasattr(value, "py_func")
+
+
+_made: dict[Callable, Callable] = {}
+
+
+def device(function: Callable) -> Callable:
+    """Make a device function of a part of kernels and of all parts it calls.
+
+    Parameters
+    ----------
+    function : callable
+        Made by `halfspace.jit.part`, or a plain function over such.
+
+    Returns
+    -------
+    callable
+        To be called from kernels. In the simulator a plain function, of the same source.
+    """
+    if function in _made or cuda is None:
+        return _made.get(function, function)
+    source = getattr(function, "py_func", function)
+    known = dict(source.__globals__)
+    known |= {name: device(known[name]) for name in _parts_called(source)}
+    twin = FunctionType(
+        source.__code__, known, source.__name__, source.__defaults__, source.__closure__
+    )
+    _made[function] = twin if SIMULATED else cuda.jit(device=True)(twin)
+    return _made[function]
+
+
+if cuda is None or SIMULATED:
+    dot4 = dot4_by_bytes
+    _made[predicate.two_product] = getattr(predicate.two_product, "py_func", predicate.two_product)
+else:
+    libdevice = importlib.import_module(f"{cuda.__name__}.libdevice")
+    dot4 = _dot4_instruction()
+    _made[predicate.two_product] = cuda.jit(device=True)(_fused_product)
+"""`dot4`: total + the products of four unsigned codes and four signed weights, a byte each."""
+
+
+def require(number: int = 0) -> AbstractContextManager:
+    """Context in which device `number` is in use.
+
+    Raises
+    ------
+    CudaUnavailable
+        Without a CUDA target, a driver or that device.
+    """
+    if cuda is None:
+        raise CudaUnavailable(f"cuda: expected numba's CUDA target, found none: {INSTALL}")
+    if not cuda.is_available():
+        raise CudaUnavailable(
+            f"cuda: expected a CUDA device and its driver, found none (and {INSTALL})"
+        )
+    if not number < len(cuda.gpus):
+        raise CudaUnavailable(f"cuda: expected device {number}, found {len(cuda.gpus)} in all")
+    return cuda.gpus[number]
+
+
+def resident_threads() -> int:
+    """Threads that the current device holds at once."""
+    if SIMULATED:
+        return 1
+    card = cuda.current_context().device
+    return card.MULTIPROCESSOR_COUNT * card.MAX_THREADS_PER_MULTI_PROCESSOR
+
+
+def line(work: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Grid and block for so many items, a thread each, at most as many as the device holds."""
+    wanted = -(-work // THREADS)
+    return (min(wanted, max(1, resident_threads() // THREADS)),), (THREADS,)
+
+
+def by_tiles(tiles: int, rows: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Grid and block for rows of tiles: x is the lane, y the tile of a block, grid's y the row."""
+    side_by_side = max(1, THREADS // LANES)
+    wanted = -(-tiles // side_by_side)
+    held = max(1, resident_threads() // (LANES * side_by_side))
+    return (min(wanted, held), min(rows, MOST_ROWS)), (LANES, side_by_side)
+
+
+MOST_ROWS = 65_535
+"""Blocks of a grid in its second direction."""
+
+
+def _short_of_memory(error: Exception) -> bool:
+    return getattr(error, "code", None) == 2 or "OUT_OF_MEMORY" in str(error).upper()
+
+
+def _allocate(shape: tuple[int, ...], dtype: np.typing.DTypeLike) -> object:
+    return cuda.device_array(shape, dtype)
+
+
+def empty(shape: tuple[int, ...], dtype: np.typing.DTypeLike) -> object:
+    """Array on the device, not initialised.
+
+    Raises
+    ------
+    OutOfDeviceMemory
+        It has no room for it.
+    """
+    try:
+        return _allocate(shape, dtype)
+    except Exception as error:
+        if not _short_of_memory(error):
+            raise
+        wanted = int(np.prod(shape, dtype=object)) * np.dtype(dtype).itemsize
+        raise OutOfDeviceMemory(
+            f"cuda: expected room for {wanted} bytes on the device, "
+            f"it has {cuda.current_context().get_memory_info()[0]} left"
+        ) from error
+
+
+def put(array: np.ndarray, stream: object = 0) -> object:
+    """Copy of an array on the device, C order."""
+    copy = empty(array.shape, array.dtype)
+    if array.size:
+        copy.copy_to_device(np.ascontiguousarray(array), stream=stream)
+    return copy
+
+
+def get(array: object, stream: object = 0) -> np.ndarray:
+    """Copy of a device array on the host, complete when this returns."""
+    copy = np.empty(array.shape, array.dtype)
+    if copy.size:
+        array.copy_to_host(copy, stream=stream)
+        if stream:
+            stream.synchronize()
+    return copy
+
+
+def as_stream(stream: object) -> object:
+    """Stream of numba, from numba's own, a handle, or one of CuPy or torch."""
+    if stream is None:
+        return 0
+    if hasattr(stream, "auto_synchronize"):
+        return stream
+    for name in ("cuda_stream", "ptr"):  # torch, CuPy
+        stream = getattr(stream, name, stream)
+    if isinstance(stream, bool) or not isinstance(stream, int):
+        raise TypeError(
+            "stream: expected None, a stream of numba, CuPy or torch, or a handle, "
+            f"got {type(stream).__name__}"
+        )
+    return cuda.external_stream(stream) if stream else 0
+
+
+def on_host(values: object) -> object:
+    """What lies on a device, as a host array; anything else as it is."""
+    if not hasattr(values, "__cuda_array_interface__"):
+        return values
+    return cuda.as_cuda_array(values).copy_to_host()
