@@ -26,7 +26,8 @@ CENTRE, ERROR = 2, 3
 
 def _code_kernel(queries: int, bits: int) -> Kernel:
     """`test_codes` for so many queries at a time and codes of so many bits."""
-    size, _ = integer_dot.GROUPS[bits]
+    size, coordinates = integer_dot.GROUPS[bits]
+    fours = coordinates // 4
     four_bits, six_bits = bits == 4, bits == 6
 
     def test_codes(codes, count, weights, bars, signs, opened, always, passing):
@@ -48,27 +49,23 @@ def _code_kernel(queries: int, bits: int) -> Kernel:
                     if signs[q, KIND] != ALL and signs[q, KIND] != NONE:
                         wanted |= not gated or (opened[q, tile_word] & tile_bit) != 0
                 if wanted:
+                    # Unsigned, indices need no look whether they count from the end.
+                    tile, column = np.uint64(t), np.uint64(lane)
                     for row in range(0, rows, size):
                         # Weights stand in the order of the coordinates, four to a word.
-                        at = row // size * (4 if six_bits else 2 if four_bits else 1)
+                        at = row // size * fours
                         if six_bits:
-                            low = codes[t, row + 2, lane]
-                            for k in range(4):
-                                upper = (codes[t, row + k // 2, lane] >> (4 * (k % 2))) & NIBBLES
+                            low = codes[tile, np.uint64(row + 2), column]
+                        for k in range(fours):
+                            four = codes[tile, np.uint64(row + k // 2), column]
+                            if six_bits:
+                                upper = (four >> (4 * (k % 2))) & NIBBLES
                                 four = (upper << 2) | ((low >> (2 * k)) & PAIRS)
-                                for i in range(queries):
-                                    weight = weights[min(first + i, m - 1), at + k]
-                                    sums[i] = dot4(four, weight, sums[i])
-                        elif four_bits:
-                            for k in range(2):
-                                four = (codes[t, row, lane] >> (4 * k)) & NIBBLES
-                                for i in range(queries):
-                                    weight = weights[min(first + i, m - 1), at + k]
-                                    sums[i] = dot4(four, weight, sums[i])
-                        else:
+                            elif four_bits:
+                                four = (four >> (4 * k)) & NIBBLES
                             for i in range(queries):
-                                weight = weights[min(first + i, m - 1), at]
-                                sums[i] = dot4(codes[t, row, lane], weight, sums[i])
+                                q = np.uint64(min(first + i, m - 1))
+                                sums[i] = dot4(four, weights[q, np.uint64(at + k)], sums[i])
                 unknown = (always[t, lane // WORD] & bit) != 0
                 for i in range(queries):
                     q = first + i

@@ -79,15 +79,18 @@ def test_nodes(
             if counting:
                 cuda.atomic.add(work, (q, 0), 1)
             middle, reach, squares = zero, zero, zero
+            # Unsigned, indices need no look whether they count from the end.
+            row_of, column = np.uint64(q), np.uint64(lane)
             for j in range(d):
-                middle += narrows[q, j] * centres[block, j, lane]
+                centre = centres[np.uint64(block), np.uint64(j), column]
+                middle += narrows[row_of, np.uint64(j)] * centre
             for row in range(rows):
-                along = zero
+                along, frame = zero, np.uint64(block * rows + row)
                 for j in range(d):
-                    weight = narrows[q, j]
+                    weight = narrows[row_of, np.uint64(j)]
                     if reaches.shape[1] <= SPREAD:
                         weight = abs(weight)
-                    along += weight * frames[block * rows + row, j, lane]
+                    along += weight * frames[frame, np.uint64(j), column]
                 reach += abs(along)
                 squares += along * along
             norm = scalars[q, NORM]

@@ -69,15 +69,19 @@ def _tile_kernel(queries: int) -> Kernel:
                     if not done and signs[q, KIND] != ALL and signs[q, KIND] != NONE:
                         wanted |= not gated or (opened[q, tile_word] & tile_bit) != 0
                 if wanted:
+                    # Unsigned, indices need no look whether they count from the end.
+                    tile, column = np.uint64(t), np.uint64(lane)
                     for j in range(0, d - UNROLLED + 1, UNROLLED):
                         for k in range(UNROLLED):
-                            asked[k] = data[t, j + k, lane]
+                            asked[k] = data[tile, np.uint64(j + k), column]
                         for k in range(UNROLLED):
                             for i in range(queries):
-                                scores[i] += narrows[min(first + i, m - 1), j + k] * asked[k]
+                                q = np.uint64(min(first + i, m - 1))
+                                scores[i] += narrows[q, np.uint64(j + k)] * asked[k]
                     for j in range(d // UNROLLED * UNROLLED, d):
                         for i in range(queries):
-                            scores[i] += narrows[min(first + i, m - 1), j] * data[t, j, lane]
+                            q = np.uint64(min(first + i, m - 1))
+                            scores[i] += narrows[q, np.uint64(j)] * data[tile, np.uint64(j), column]
                 if slot >= count:
                     continue
                 for i in range(queries):

@@ -57,8 +57,11 @@ cuda = _import_target()
 SIMULATED = cuda is not None and "simulator" in cuda.jit.__module__
 """Whether kernels run in Python, a thread for each of the device's."""
 
-THREADS = 32 if SIMULATED else 256
+THREADS = 8 if SIMULATED else 256
 """Threads of a block."""
+
+MOST_ROWS = 2 if SIMULATED else 65_535
+"""Blocks of a grid in its second direction."""
 
 LANES = 64
 """Threads of a block side by side in a tile."""
@@ -218,7 +221,7 @@ def require(number: int = 0) -> AbstractContextManager:
 def resident_threads() -> int:
     """Threads that the current device holds at once."""
     if SIMULATED:
-        return 1
+        return 2 * THREADS
     card = cuda.current_context().device
     return card.MULTIPROCESSOR_COUNT * card.MAX_THREADS_PER_MULTI_PROCESSOR
 
@@ -235,10 +238,6 @@ def by_tiles(tiles: int, rows: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
     wanted = -(-tiles // side_by_side)
     held = max(1, resident_threads() // (LANES * side_by_side))
     return (min(wanted, held), min(rows, MOST_ROWS)), (LANES, side_by_side)
-
-
-MOST_ROWS = 65_535
-"""Blocks of a grid in its second direction."""
 
 
 def _short_of_memory(error: Exception) -> bool:
