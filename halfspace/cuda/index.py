@@ -175,6 +175,8 @@ class CudaIndex:
             return np.concatenate([none, *pieces])
         first, flow = 0, as_stream(stream)
         with require(self._number):
+            if not pieces:
+                return put(none)
             whole = empty((sum(map(len, pieces)), *none.shape[1:]), none.dtype)
             for piece in pieces:
                 if piece.size:

@@ -22,6 +22,9 @@ SAMPLED_SHARE = 16
 CANDIDATE_BYTES = 28
 """Scratch for one candidate."""
 
+MOST_WASTE = 4
+"""Places of candidates for each that is needed."""
+
 
 def _bars(engine: Engine, ready: Ready, k: int, scratch: Scratch) -> np.ndarray:
     """Scores that at least k points reach for certain, in the scale of the filters."""
@@ -103,8 +106,10 @@ def top_of(
     queries, closed = Queries(normals, np.zeros(m), False), np.ones(m, bool)
     ready = engine.ready(queries, closed, scratch)
     listed, starts = _candidates(engine, ready, k, scratch)
-    width = 1 << int(np.diff(starts).max() - 1).bit_length()
-    if m > 1 and CANDIDATE_BYTES * m * width > room:
+    widths = [1 << int(count - 1).bit_length() for count in np.diff(starts)]
+    width = max(widths)
+    # Rows are as wide as the widest, so that of a normal with many ties is better alone.
+    if m > 1 and (CANDIDATE_BYTES * m * width > room or m * width > MOST_WASTE * sum(widths)):
         halves = normals[: m // 2], normals[m // 2 :]
         return [block for half in halves for block in top_of(engine, half, k, room, scratch)]
     slots, scores, errors = _sorted(engine, ready, listed, starts, width, scratch)
