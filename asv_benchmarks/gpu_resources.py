@@ -1,7 +1,8 @@
 """What the CUDA kernels take: python -m asv_benchmarks.gpu_resources.
 
 Compiles every kernel for devices that need not be there, and has ptxas say how many registers, how
-much shared memory and stack each takes, and whether registers spill. Needs the extra `cuda`.
+much shared memory and stack each takes, and whether registers spill. Needs the extra `cuda`, and
+ptxas: that of the package nvidia-cuda-nvcc, or the system's.
 """
 
 import argparse
@@ -162,7 +163,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     argparse.ArgumentParser(description=__doc__).parse_args(arguments)
     ptxas = find_ptxas()
     if ptxas is None:
-        raise SystemExit("ptxas is not installed: pip install 'halfspace-reporting[cuda]'")
+        raise SystemExit("ptxas is not installed: pip install nvidia-cuda-nvcc")
     header = ["kernel", "points", "device", "registers", "shared", "stack", "spilled"]
     rows = [
         [r.kernel, r.floats, "sm_{}{}".format(*r.capability), *map(str, r[3:])]

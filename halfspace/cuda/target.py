@@ -22,7 +22,7 @@ import importlib.util
 import threading
 import warnings
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from types import FunctionType, ModuleType
 
 import numpy as np
@@ -66,7 +66,10 @@ MOST_ROWS = 2 if SIMULATED else 65_535
 LANES = 64
 """Threads of a block side by side in a tile."""
 
-_one_at_a_time = threading.Lock() if SIMULATED else nullcontext()
+MOST_LAUNCHES = 1024
+"""Shapes of launches that a kernel keeps."""
+
+_simulation = threading.Lock()
 """The simulator runs one kernel at a time."""
 
 INSTALL = "pip install 'halfspace-reporting[cuda]'"
@@ -86,6 +89,7 @@ class Kernel:
 
     def __init__(self, function: Callable) -> None:
         self.function = function
+        self._launches: dict[tuple, Callable] = {}
         Kernel.made.append(self)
         functools.update_wrapper(self, function)
 
@@ -99,14 +103,24 @@ class Kernel:
         """Launch it in a stream; a grid of no blocks is none."""
         if not min(grid):
             return
-        with _one_at_a_time:
-            if SIMULATED:
-                with warnings.catch_warnings():
-                    # Its threads do not inherit numpy's error state.
-                    warnings.simplefilter("ignore", RuntimeWarning)
-                    self._compiled[grid, block, stream](*arguments)
-            else:
-                self._compiled[grid, block, stream](*arguments)
+        if not SIMULATED:
+            self._configured(grid, block, stream)(*arguments)
+            return
+        with _simulation, warnings.catch_warnings():
+            # Its threads do not inherit numpy's error state.
+            warnings.simplefilter("ignore", RuntimeWarning)
+            self._compiled[grid, block, stream](*arguments)
+
+    def _configured(self, *configuration: object) -> Callable:  # pragma: no cover (devices only)
+        launch = self._launches.get(configuration)
+        if launch is None:
+            if len(self._launches) >= MOST_LAUNCHES:
+                self._launches.clear()
+            with warnings.catch_warnings():
+                # Numba finds few blocks too few; little work needs no more.
+                warnings.simplefilter("ignore")
+                launch = self._launches[configuration] = self._compiled[configuration]
+        return launch
 
 
 def _fused_product(a, b):  # pragma: no cover (compiled code only)

@@ -92,7 +92,7 @@ def test_tiles_of_any_dimension_and_batch(shared, d):
 def test_trees_of_two_levels():
     """Whole nodes, straddling ones and those outside, on the way from the root to the tiles."""
     rng = np.random.default_rng(0)
-    host = halfspace.KDTree(rng.standard_normal((4200, 2)).astype(np.float32))
+    host = halfspace.KDTree(rng.standard_normal((4160, 2)).astype(np.float32))
     normals, offsets = rng.standard_normal((2, 2)), np.array([2.0, -3.0])
     index = host.to("cuda")
     got, want = index.report(normals, offsets), host.report(normals, offsets)
@@ -105,12 +105,12 @@ def test_trees_of_two_levels():
 
 def test_heads_of_many_tiles():
     rng = np.random.default_rng(0)
-    host = halfspace.Cascade(rng.standard_normal((64 * 65 + 3, 2)).astype(np.float32))
-    normals, offsets = rng.standard_normal((2, 2)), np.array([2.5, np.inf])
+    host = halfspace.Cascade(rng.standard_normal((64 * 64 + 3, 1)).astype(np.float32))
+    normals, offsets = rng.standard_normal((2, 1)), np.array([2.5, np.inf])
     index = host.to("cuda")
     got, want = index.report(normals, offsets), host.report(normals, offsets)
     assert [ids.tolist() for ids in got] == [ids.tolist() for ids in want]
-    assert index.work(normals, offsets).nodes_visited.tolist() == [66, 0]
+    assert index.work(normals, offsets).nodes_visited.tolist() == [65, 0]
 
 
 def test_best_of_a_sample(monkeypatch):
