@@ -34,8 +34,6 @@ def _bars(engine: Engine, ready: Ready, k: int, scratch: Scratch) -> np.ndarray:
     stride = held // slices
     span = max(1, -(-stride // SAMPLED_SHARE))
     maxima = scratch.take("maxima", (m, slices * TILE), np.float64)
-    if k > maxima.shape[1]:
-        return np.full(m, -np.inf)
     best.group_best(
         scratch.stream,
         *line(maxima.size),

@@ -6,17 +6,13 @@ from numbers import Integral
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 import halfspace
 from halfspace.cuda import index as cuda_index
 from halfspace.cuda.target import SIMULATED, cuda
 
 from .. import oracle
-from ..sizes import examples
-from ..strategies import identifiers, queries
-from .structures import FEW, STRUCTURES, each_structure
+from .structures import FEW, each_structure
 
 QUERY = np.array([1.0, -2.0, 0.5]), 0.25
 BATCH = (
@@ -81,6 +77,14 @@ def test_many_queries_in_a_batch_out(pair):
     assert index.work(*BATCH).points_touched.dtype == np.int64
 
 
+def test_points_on_the_plane_are_tested_exactly():
+    host = halfspace.Scan(np.arange(90.0).reshape(-1, 1) / 3.0)
+    work = host.to("cuda").work([[3.0], [0.0]], [40.0, 0.0])
+    assert work.exact_tests.tolist() == host.work([[3.0], [0.0]], [40.0, 0.0]).exact_tests.tolist()
+    assert work.exact_tests.tolist() == [1, 0]
+    assert work.points_touched.tolist() == [90, 0]
+
+
 def test_no_queries_no_answers(pair):
     _, index = pair
     none = np.empty((0, 3)), np.empty(0)
@@ -103,19 +107,18 @@ def test_no_points_nothing_found(build):
     assert index.top(BATCH[0], 3).ids.shape == (3, 0)
 
 
-@examples(0.03)
-@given(data=st.data())
-def test_ids_are_the_callers(data):
-    points = cloud()
-    ids = data.draw(identifiers(FEW))
-    build = data.draw(st.sampled_from([STRUCTURES["Scan"], STRUCTURES["PartitionTree"]]))
-    index = build(points, ids=ids).to("cuda")
-    normals, offsets = data.draw(queries(points, max_m=2))
-    want = [oracle.report(points, w, b, ids=ids) for w, b in zip(normals, offsets, strict=True)]
-    assert lists(index.report(normals, offsets)) == want
-    assert index.top(normals, 2).ids.tolist() == [oracle.top(points, w, 2, ids) for w in normals]
+@each_structure
+def test_ids_are_the_callers(build):
+    rng = np.random.default_rng(0)
+    ids = rng.permutation(FEW) * 2**40 - 2**45
+    points, normals = cloud().round(1), rng.integers(-2, 3, (2, 3))
+    host = build(points, ids=ids)
+    index = host.to("cuda")
+    got = index.report(normals, 1.0)
+    assert lists(got) == [oracle.report(points, w, 1.0, ids=ids) for w in normals]
+    assert index.top(normals[:1], 2).ids.tolist() == host.top(normals[:1], 2).ids.tolist()
     with pytest.raises(ValueError, match="to_scipy"):
-        index.report(normals, offsets).to_scipy()
+        got.to_scipy()
 
 
 def test_weights_of_one_column_give_floats():
