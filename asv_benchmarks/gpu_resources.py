@@ -51,12 +51,12 @@ def _of_points(floats: types.Type) -> list[tuple[Kernel, tuple]]:
     asked, wants = (narrow, rows, signs), (flag, ints, flag, counts)
     row_codes, weights = types.uint8[:, ::1], types.float32[:, ::1]
     scanned = tiles, doubles, size, *asked, bits, bits, *wants, bits, bits
-    bounds = tiles, tiles, tiles, ints
+    bounds, level = (tiles, tiles, tiles, ints), (size, size, size, types.float64)
     stages = row_codes, weights, rows, bits, flag, ints, bits, bits, bits
     return [
         *((kernel, scanned) for kernel in scoring.mask_tiles.values()),
         (scoring.settle, (tiles, rows, rows, signs, *wants, bits, bits)),
-        (nodes.test_nodes, (*bounds, *asked, size, size, size, flag, counts, bits, bits)),
+        (nodes.test_nodes, (*bounds, *asked, *level, flag, counts, bits, bits)),
         (codes.refine, (tiles, doubles, size, *asked, *stages)),
         (best.group_best, (tiles, doubles, size, narrow, rows, size, size, rows)),
         (best.score_candidates, (tiles, rows, counts, rows, rows)),

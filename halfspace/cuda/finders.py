@@ -14,7 +14,7 @@ from ..jit import kernel
 from ..tiles import CHUNK_FLOATS, TILE, Tiles, frozen
 from ..tree import BoundedTree
 from .codes import refine, test_codes
-from .nodes import test_nodes
+from .nodes import LEAST_SQUARES, test_nodes
 from .queries import KIND, LEVEL, Ready
 from .scoring import mask_tiles, settle, shared_by
 from .scratch import Scratch
@@ -165,6 +165,7 @@ class TreeFinder(ScanFinder):
                 first,
                 blocks,
                 -1 if root else levels[level + 1],
+                LEAST_SQUARES[self.tiles.data.dtype.itemsize],
                 to.counting,
                 to.work,
                 whole,

@@ -21,6 +21,9 @@ ALL, NONE = query.ALL, query.NONE
 RADIUS, SIZE, SPREAD, RESIDUAL = bounds.RADIUS, bounds.NORM, bounds.SPREAD, bounds.RESIDUAL
 FANOUT = 64
 
+LEAST_SQUARES = {4: 2.0**-80, 8: 2.0**-900}
+"""By the size of floats; smaller squares may have underflowed, and make an ellipsoid too small."""
+
 
 @Kernel
 def test_nodes(
@@ -34,6 +37,7 @@ def test_nodes(
     first,
     blocks,
     parents,
+    least,
     counting,
     work,
     whole,
@@ -51,6 +55,8 @@ def test_nodes(
         First block of the level, and how many.
     parents : int
         First block of the level above; negative for the root's.
+    least : float
+        Squares from here on are in range of the points' floats: see `LEAST_SQUARES`.
     counting : bool
         Add the nodes that each query tests to column 0 of `work`, int64 (m, 3).
     whole, straddling : uint32 array, shape (m, node words)
@@ -96,8 +102,6 @@ def test_nodes(
             norm = scalars[q, NORM]
             low, high = np.float64(middle), np.float64(reach)
             if reaches.shape[1] > SPREAD:
-                # Squares that underflow would make the ellipsoid too small.
-                least = 2.0**-80 if centres.itemsize == 4 else 2.0**-900
                 around = reaches[block, SPREAD, lane] * math.sqrt(np.float64(squares))
                 if squares > least and around < high:
                     high = around

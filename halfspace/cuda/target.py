@@ -208,7 +208,8 @@ if cuda is None or SIMULATED:
     _made[predicate.two_product] = getattr(predicate.two_product, "py_func", predicate.two_product)
 else:
     libdevice = importlib.import_module(f"{cuda.__name__}.libdevice")
-    dot4 = _dot4_instruction()
+    # What makes an instruction of it is numba's own way of compiling.
+    dot4 = device(dot4_by_bytes) if "mlir" in cuda.__name__ else _dot4_instruction()
     _made[predicate.two_product] = cuda.jit(device=True)(_fused_product)
 """`dot4`: total + the products of four unsigned codes and four signed weights, a byte each."""
 
