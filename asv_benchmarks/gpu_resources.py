@@ -158,17 +158,38 @@ def measured(ptxas: str) -> list[Resources]:
     ]
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def markdown(found: Sequence[Resources]) -> str:
+    """The table of the docs: a line for each kernel, registers by capability."""
+    by_kernel: dict[tuple[str, str], list[Resources]] = {}
+    for each in found:
+        by_kernel.setdefault((each.kernel, each.floats), []).append(each)
+    lines = [
+        "| kernel | points | registers, sm_80 / sm_90 | shared | stack | spilled |",
+        "|---|---|---|---|---|---|",
+    ]
+    for (kernel, floats), each in by_kernel.items():
+        most = [str(max(column)) for column in zip(*(r[4:] for r in each), strict=True)]
+        registers = " / ".join(str(r.registers) for r in each)
+        lines.append(f"| `{kernel}` | {floats} | {registers} | {' | '.join(most)} |")
+    return "\n".join(lines)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
     """Print the table."""
-    argparse.ArgumentParser(description=__doc__).parse_args(arguments)
+    parser = argparse.ArgumentParser(
+        prog="python -m asv_benchmarks.gpu_resources", description=__doc__
+    )
+    parser.add_argument("--markdown", action="store_true", help="as the docs have it")
+    given = parser.parse_args(argv)
     ptxas = find_ptxas()
     if ptxas is None:
         raise SystemExit("ptxas is not installed: pip install nvidia-cuda-nvcc")
+    found = measured(ptxas)
+    if given.markdown:
+        print(markdown(found))
+        return
     header = ["kernel", "points", "device", "registers", "shared", "stack", "spilled"]
-    rows = [
-        [r.kernel, r.floats, "sm_{}{}".format(*r.capability), *map(str, r[3:])]
-        for r in measured(ptxas)
-    ]
+    rows = [[r.kernel, r.floats, "sm_{}{}".format(*r.capability), *map(str, r[3:])] for r in found]
     show("What kernels take; bytes a block, a thread, a thread", header, rows)
 
 

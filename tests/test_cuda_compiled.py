@@ -40,6 +40,15 @@ def test_every_kernel_is_compiled_here():
     assert all(any(name.startswith(hot) for name in names) for hot in gpu_resources.HOT)
 
 
+def test_table_of_the_docs():
+    found = [
+        gpu_resources.Resources("settle", "float32", capability, 50 + capability[0], 0, stack, 0)
+        for capability, stack in (((8, 0), 1120), ((9, 0), 1000))
+    ]
+    table = gpu_resources.markdown(found).splitlines()
+    assert table[2:] == ["| `settle` | float32 | 58 / 59 | 0 | 1120 | 0 |"]
+
+
 @needs_compiler
 @pytest.mark.parametrize("entry", gpu_resources.signatures(), ids=named)
 @pytest.mark.parametrize("capability", gpu_resources.CAPABILITIES, ids="sm_{0[0]}{0[1]}".format)

@@ -47,13 +47,14 @@ class Engine:
         self, m: int, scratch: Scratch, *, stop: bool = False, counting: bool = False
     ) -> Found:
         """Empty sets for m queries."""
+        # What is not asked for is neither read nor written, so it may hold anything.
         return Found(
             scratch.zeros("inside", (m, self.width), np.uint32),
             scratch.zeros("unsettled", (m, self.width), np.uint32),
             stop,
-            scratch.zeros("found", (m,), np.int32),
+            (scratch.zeros if stop else scratch.take)("found", (m,), np.int32),
             counting,
-            scratch.zeros("work", (m, 3), np.int64),
+            (scratch.zeros if counting else scratch.take)("work", (m, 3), np.int64),
         )
 
     def find(

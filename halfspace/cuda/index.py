@@ -17,7 +17,7 @@ from ..report import Report, ResultTooLarge, Top, Work
 from .engine import Engine
 from .finders import finder_of
 from .scratch import Scratch, Scratches
-from .target import as_stream, empty, get, on_host, put, require
+from .target import as_stream, empty, get, on_host, put, require, synchronize
 from .top import top_of
 
 SCRATCH_BYTES = 1 << 28
@@ -30,10 +30,11 @@ class CudaIndex:
     """An index on a CUDA device: the answers of `Index`, the same ids.
 
     Made by ``index.to("cuda")``; of a `ShallowCuttings`, its tree goes there. Answers, shapes and
-    errors are those of `Index`, and queries may lie on the device too. All that asks takes one more
-    argument, `stream`, in which kernels are launched: None, a stream of numba, CuPy or torch, or a
-    handle. `report`, `report_polytope` and `top` take `on_device` as well: True leaves the answer
-    there, in arrays with ``__cuda_array_interface__``, complete when the stream is.
+    errors are those of `Index`, and queries may lie on the device too. All that asks, but for
+    `iter_report`, takes one more argument, `stream`, in which kernels are launched: None, a stream
+    of numba, CuPy or torch, or a handle. `report`, `report_polytope` and `top` take `on_device` as
+    well: True leaves the answer there, in arrays with ``__cuda_array_interface__``, complete when
+    the stream is.
 
     Reads are safe from many threads. The index it was made of is kept on the host.
 
@@ -50,6 +51,13 @@ class CudaIndex:
         There is no such device, or nothing to run it with.
     OutOfDeviceMemory
         The index, or later an answer, does not fit.
+
+    Examples
+    --------
+    >>> import halfspace
+    >>> index = halfspace.build([[0.0], [1.0], [2.0]]).to("cuda")  # doctest: +SKIP
+    >>> index.report([1.0], 1.0)  # doctest: +SKIP
+    array([1, 2])
     """
 
     def __init__(self, index: Index, number: int = 0) -> None:
@@ -57,6 +65,7 @@ class CudaIndex:
         self._scratches = Scratches()
         with require(number):
             self._engine = Engine(finder_of(index), put(index._ids), put(index._weights))
+            synchronize()  # streams of others do not wait for copies in this one
 
     def __len__(self) -> int:
         return len(self._host)

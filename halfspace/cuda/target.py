@@ -301,6 +301,11 @@ def get(array: object, stream: object = 0) -> np.ndarray:
     return copy
 
 
+def synchronize() -> None:
+    """Wait for all that runs on the current device."""
+    cuda.synchronize()
+
+
 def as_stream(stream: object) -> object:
     """Stream of numba, from numba's own, a handle, or one of CuPy or torch."""
     if stream is None:
