@@ -22,7 +22,8 @@ import numpy as np
 
 import halfspace
 from halfspace.cuda import CudaIndex, CudaUnavailable
-from halfspace.cuda.target import SIMULATED, Kernel, cuda, empty, require
+from halfspace.cuda.runtime import empty, require
+from halfspace.cuda.target import SIMULATED, Kernel, cuda
 
 from . import data, sizes, truth
 from .tables import show

@@ -6,8 +6,8 @@ from ..inputs import Queries
 from . import words
 from .finders import Finder, Found
 from .queries import Ready, make_ready
+from .runtime import empty, get, line
 from .scratch import Scratch
-from .target import empty, get, line
 
 EVERYWHERE = -np.inf
 """Offset of a half-space that all points are in."""

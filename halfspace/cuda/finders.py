@@ -16,9 +16,9 @@ from ..tree import BoundedTree
 from .codes import refine, test_codes
 from .nodes import LEAST_SQUARES, test_nodes
 from .queries import KIND, LEVEL, Ready
+from .runtime import by_tiles, empty, get, line, put
 from .scoring import mask_tiles, settle, shared_by
 from .scratch import Scratch
-from .target import by_tiles, empty, get, line, put
 from .words import WORD, words_of
 
 if TYPE_CHECKING:

@@ -16,8 +16,8 @@ from ..inputs import Queries, as_count, as_normals, as_polytopes, as_queries
 from ..report import Report, ResultTooLarge, Top, Work
 from .engine import Engine
 from .finders import finder_of
+from .runtime import as_stream, empty, get, on_host, put, require, synchronize
 from .scratch import Scratch, Scratches
-from .target import as_stream, empty, get, on_host, put, require, synchronize
 from .top import top_of
 
 SCRATCH_BYTES = 1 << 28

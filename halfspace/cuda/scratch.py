@@ -9,7 +9,7 @@ import threading
 
 import numpy as np
 
-from .target import empty, line
+from .runtime import empty, line
 from .words import clear
 
 

@@ -6,9 +6,9 @@ from ..inputs import Queries
 from . import best
 from .engine import Engine
 from .queries import Ready, at_levels
+from .runtime import empty, get, line
 from .scoring import TILE
 from .scratch import Scratch
-from .target import empty, get, line
 
 LEAST_SLICES = 512
 """Slices of a sample that the bar is taken from, 64 groups each, where there are so many."""

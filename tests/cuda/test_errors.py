@@ -5,7 +5,7 @@ import pytest
 
 import halfspace
 from halfspace import cuda as on_device
-from halfspace.cuda import target
+from halfspace.cuda import runtime
 from halfspace.cuda.target import cuda
 
 POINTS = np.random.default_rng(0).standard_normal((70, 3))
@@ -23,7 +23,7 @@ def test_no_room_on_the_device(index, monkeypatch):
     def allocate(shape, dtype):
         raise Refused("Call to cuMemAlloc results in CUDA_ERROR_OUT_OF_MEMORY")
 
-    monkeypatch.setattr(target, "_allocate", allocate)
+    monkeypatch.setattr(runtime, "_allocate", allocate)
     expected = r"cuda: expected room for \d+ bytes on the device, it has .* left"
     with pytest.raises(on_device.OutOfDeviceMemory, match=expected):
         halfspace.Scan(POINTS).to("cuda")
@@ -37,7 +37,7 @@ def test_other_errors_are_left_as_they_are(monkeypatch):
     def allocate(shape, dtype):
         raise RuntimeError("context is destroyed")
 
-    monkeypatch.setattr(target, "_allocate", allocate)
+    monkeypatch.setattr(runtime, "_allocate", allocate)
     with pytest.raises(RuntimeError, match="context is destroyed"):
         halfspace.Scan(POINTS).to("cuda")
 
@@ -56,7 +56,7 @@ def test_no_device(index, monkeypatch):
 
 
 def test_no_target(index, monkeypatch):
-    monkeypatch.setattr(target, "cuda", None)
+    monkeypatch.setattr(runtime, "cuda", None)
     with pytest.raises(on_device.CudaUnavailable, match=r"pip install .*\[cuda\]"):
         index.to("cpu").to("cuda")
 

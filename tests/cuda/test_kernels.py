@@ -5,11 +5,11 @@ import pytest
 
 import halfspace
 from halfspace import integer_dot, predicate
-from halfspace.cuda import codes, scoring, target, top, words
+from halfspace.cuda import codes, runtime, scoring, target, top, words
 from halfspace.cuda.engine import Engine
 from halfspace.cuda.finders import finder_of
+from halfspace.cuda.runtime import by_tiles, get, line, put
 from halfspace.cuda.scratch import Scratch
-from halfspace.cuda.target import by_tiles, get, line, put
 
 from .. import oracle
 
@@ -156,7 +156,7 @@ def test_grids_hold_their_work():
     assert line(0)[0] == (0,)
     assert line(1)[0] == (1,)
     (blocks,), (threads,) = line(10**9)
-    assert blocks * threads <= max(threads, target.resident_threads())
+    assert blocks * threads <= max(threads, runtime.resident_threads())
     grid, block = by_tiles(10**9, 3)
     assert block[0] == 64
     assert grid[1] <= 3
