@@ -42,6 +42,10 @@ MOST_SECONDS = 450.0
 """After which no further part is begun, if not told otherwise."""
 
 
+CHECKED_SHARE = 0.6
+"""Of that time, for the checks."""
+
+
 class Target(NamedTuple):
     """A figure and what it is to reach."""
 
@@ -297,7 +301,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     with device:
         show("Device", ["", "found"], [list(item) for item in describe().items()])
-        if check(given.checked, clock):
+        if check(given.checked, clock._replace(most=CHECKED_SHARE * clock.most)):
             return 1
         rows, rounds = [], sizes.rounds(ROUNDS)
         for part, n in ((time_scan, given.points), (time_cascade, given.coded)):
