@@ -153,8 +153,9 @@ def _clear_value(limbs):
         if terms < 3 and (terms or limbs[i]):
             # In four steps: 2^position alone may be beyond float64.
             position = 32 * i - _BIAS
-            step = 2.0 ** (position // 4)
-            value += float(limbs[i]) * step * step * step * 2.0 ** (position - position // 4 * 3)
+            step = math.ldexp(1.0, position // 4)
+            rest = math.ldexp(1.0, position - position // 4 * 3)
+            value += float(limbs[i]) * step * step * step * rest
             terms += 1
         limbs[i] = 0
     return -value if negative else value

@@ -112,12 +112,18 @@ def rescaled(query, offset, level, norm, error):
 
 
 @part(inline=True)
+def score_margin(relative, absolute, unit, level, norm):
+    """How far from `level` a score may be and not be settled; fields of a `Halfspace` first."""
+    margin = relative * norm + absolute
+    return margin + 4.0 * unit * (abs(level) + margin)
+
+
+@part(inline=True)
 def settled_range(query, level, norm):
     """Scores between which nothing is settled, for points of norm <= `norm` against `level`.
 
     Scores below the first are outside, above the second inside. An infinite norm settles nothing:
     both ends are infinite or NaN, and no comparison holds.
     """
-    margin = query.relative * norm + query.absolute
-    margin += 4.0 * query.unit * (abs(level) + margin)
+    margin = score_margin(query.relative, query.absolute, query.unit, level, norm)
     return level - margin, level + margin

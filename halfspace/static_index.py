@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from . import cover, parallel
+from .devices import to
 from .index import Find, Index, Listed
 from .inputs import Queries, as_ids, as_points, as_queries, as_weights, ascends
 from .jit import Bound
@@ -171,6 +172,7 @@ class StaticIndex(Index):
             frozen(array)
 
     save = save
+    to = to
 
     def _covers(
         self,

@@ -1,0 +1,45 @@
+"""The command that is to be run on a device: its checks find what is wrong."""
+
+import numpy as np
+import pytest
+
+import halfspace
+from asv_benchmarks import gpu, sizes
+from halfspace.cuda import CudaIndex
+
+
+@pytest.fixture(autouse=True)
+def tiny(monkeypatch):
+    monkeypatch.setenv(sizes.VARIABLE, "0.0001")
+    monkeypatch.setattr(gpu, "DIMENSION", 2)
+
+
+def some_problems(n):
+    points = np.random.default_rng(0).integers(-2, 3, (n, 3)).astype(np.float32)
+    weights = np.ones((n, 2))
+    yield "few", halfspace.Scan(points, weights=weights), np.eye(3)[:2], np.array([1.0, 2.0])
+
+
+def test_it_runs_and_answers_are_right(monkeypatch, capsys):
+    monkeypatch.setattr(gpu, "problems", some_problems)
+    assert gpu.main(["--points", "64", "--coded", "64", "--checked", "70"]) == 0
+    out = capsys.readouterr().out
+    assert "answers that differ from the processor's: 0, over 1 indexes of 70 points" in out
+    for target in (gpu.BANDWIDTH, gpu.TORCH, gpu.CODES):
+        assert target.name in out
+
+
+def test_wrong_answers_are_found(monkeypatch, capsys):
+    monkeypatch.setattr(gpu, "problems", some_problems)
+    monkeypatch.setattr(CudaIndex, "count", lambda self, normals, offsets: np.zeros(2, int))
+    assert gpu.main(["--checked", "70"]) == 1
+    assert "WRONG  few: count" in capsys.readouterr().out
+    with pytest.raises(gpu.WrongIds, match="1 ids of 1 are wrong"):
+        gpu.verify(np.zeros((3, 2), np.float32), gpu.Asked(np.ones(2), 1.0), np.array([1]))
+
+
+def test_what_no_longer_fits_is_left_out(capsys):
+    assert gpu.main(["--seconds", "-1", "--checked", "70"]) == 0
+    out = capsys.readouterr().out
+    assert "the rest is left out" in out
+    assert "time_scan is left out" in out
