@@ -60,7 +60,7 @@ class DynamicState(NamedTuple):
 
 
 class Dynamic(ForestView):
-    """Points that come and go, over any structure: segments that grow geometrically, and tombstones.
+    """Points that come and go, over any structure, in segments that grow geometrically.
 
     Inserts and deletes take amortised logarithmic time; queries what the structure takes, over the
     segments. Answers and errors as for `Index`. Any number of threads may ask while others change
