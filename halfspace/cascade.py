@@ -64,7 +64,7 @@ class Cascade(StaticIndex):
     """
 
     _kind, _arrays, _check = "cascade", CascadeArrays, staticmethod(check_cascade)
-    _views = frozenset({"tiles.data", "heads.steps"})
+    _views = frozenset({"tiles.data"})
     _cover_kernel = cover_cascade
     _top_kernel = top_cascade
     _polytope_kernel = cover_polytopes_scan
@@ -100,7 +100,6 @@ class Cascade(StaticIndex):
         return structure._replace(
             tiles=structure.tiles._replace(data=tile_view(points)),
             points=points,
-            heads=structure.heads._replace(steps=leading.steps),
             leading=leading._replace(codes=on_lines(leading.codes)),
             rows=rows._replace(codes=on_lines(rows.codes)),
         )

@@ -121,7 +121,8 @@ def recall_fit(cascade: CascadeArrays, expected: list[float]) -> Fit:
     leading, rows = cascade.leading, cascade.rows
     shape = Shape(len(leading.steps.low), leading.bits, len(rows.codes) > 0)
     of_leading = leading.steps, leading.residual, leading.rest
-    return Fit(shape, cascade.basis, *of_leading, rows.steps, rows.residual, *expected)
+    heads = len(cascade.heads.steps.low)
+    return Fit(shape, heads, cascade.basis, *of_leading, rows.steps, rows.residual, *expected)
 
 
 class _Trial(NamedTuple):
@@ -247,8 +248,9 @@ def _tile_and_choose(
 def _likely_normals(sample: NDArray, rng: np.random.Generator) -> NDArray:
     """Normals for points of which nobody says what they will be asked: any, and like the points."""
     like = sample[rng.permutation(len(sample))[: DIRECTIONS // 2]].astype(np.float64)
-    with np.errstate(all="ignore"):
-        like = like - sample.mean(axis=0, dtype=np.float64)
+    if len(like):
+        with np.errstate(all="ignore"):
+            like -= sample.mean(axis=0, dtype=np.float64)
     return np.concatenate([rng.standard_normal((DIRECTIONS - len(like), sample.shape[1])), like])
 
 

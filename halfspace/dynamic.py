@@ -1,10 +1,11 @@
 """Dynamic: points that come and go, over any structure (the logarithmic method).
 
 What there is at an instant is a `Forest` that does not change (`forest.py`): static segments whose
-sizes at least halve, and a small buffer that is scanned. A change makes a new forest that shares
-what is the same and publishes it by one assignment; so readers never wait and never see half a
-batch. Deletes leave tombstones (`tombstones.py`); `rebuilding.py` says when segments are built
-anew, which is done by the writer, or by a thread in the background (`background.py`).
+sizes fall to a third or less from each to the next, and a small buffer that is scanned. A change
+makes a new forest that shares what is the same and publishes it by one assignment; so readers never
+wait and never see half a batch. Deletes leave tombstones (`tombstones.py`); `rebuilding.py` says
+when segments are built anew, which is done by the writer, or by a thread in the background
+(`background.py`).
 
 Insert O(log n) rebuilds of a point, amortised: O(log² n) over a structure built in O(n log n).
 Delete O(log n) searches and O(n / 64) bits, and a rebuild per point amortised. Queries take the sum
@@ -29,13 +30,12 @@ from .buffer import Buffer
 from .changes import NO_IDS, Change, all_located, as_columns, as_rows, check_new, fitting, next_ids
 from .dynamic_state import DynamicState
 from .forest import Forest
-from .index import Find, Index, Listed
+from .forest_view import ForestView
 from .inputs import as_count, as_ids, as_normals, as_points, as_weights
 from .journal import Journal
 from .opening import checkpoint, flush, open_dynamic, save_dynamic
 from .planner import build, structure_name
 from .rebuilding import Loose, merged, next_merge, rebuilt, succeeded
-from .report import Report, Top
 from .static_index import StaticIndex
 from .tombstones import Rows, Segment
 
@@ -48,8 +48,27 @@ MOST_STALE = 4
 """Segments that may wait for the background before a writer takes part in the work."""
 
 
+<<<<<<< HEAD
 class Dynamic(Index):
     """Points that come and go, over any structure: segments of doubling size, and tombstones.
+=======
+class DynamicState(NamedTuple):
+    """All that a `Dynamic` is, in arrays and a few words; see `Dynamic.from_state`."""
+
+    segments: tuple[StaticIndex, ...]  # oldest first
+    dead: tuple[np.ndarray, ...]  # int64 ids of the dead points of each
+    buffer: Rows  # live points of the buffer, in the order they came
+    next_id: int
+    own_ids: bool
+    weights_ndim: int
+    structure: str
+    buffer_size: int
+    options: dict[str, int | np.ndarray]  # of `build`: queries, expected_count, expected_queries
+
+
+class Dynamic(ForestView):
+    """Points that come and go, over any structure, in segments that grow geometrically.
+>>>>>>> dynamic
 
     Inserts and deletes take amortised logarithmic time; queries what the structure takes, over the
     segments. Answers and errors as for `Index`. Any number of threads may ask while others change
@@ -457,27 +476,6 @@ class Dynamic(Index):
         forest = self._forest
         return as_columns(weights, n, forest._weights_ndim, forest.buffer.columns)
 
-    @property
-    def _own_ids(self) -> bool:
-        return self._forest._own_ids
-
-    @property
-    def _weights_ndim(self) -> int:
-        return self._forest._weights_ndim
-
-    def __len__(self) -> int:
-        return len(self._forest)
-
-    @property
-    def dim(self) -> int:
-        """Dimension d of the points."""
-        return self._forest.dim
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes held in arrays."""
-        return self._forest.nbytes
-
     def explain(self) -> str:
         """Say in a few lines what this index is: its segments, their sizes, and tombstones."""
         _, *lines = self._forest.explain().splitlines()
@@ -489,35 +487,6 @@ class Dynamic(Index):
                 f"  built    {self._structure}, from {self._buffer_size} points on, {how}",
             ]
         )
-
-    def iter_report(
-        self,
-        normals: ArrayLike,
-        offsets: ArrayLike,
-        *,
-        max_bytes: int = 1 << 28,
-        closed: bool = True,
-    ) -> Iterator[Report]:
-        """Report a large batch piece by piece, all from what there is now; see `Index`."""
-        return self._forest.iter_report(normals, offsets, max_bytes=max_bytes, closed=closed)
-
-    def _listed(self, find: Find, limit: int | None) -> Listed:
-        return self._forest._listed(find, limit)
-
-    def _counted(self, find: Find) -> np.ndarray:
-        return self._forest._counted(find)
-
-    def _occupied(self, find: Find) -> np.ndarray:
-        return self._forest._occupied(find)
-
-    def _summed(self, find: Find) -> np.ndarray:
-        return self._forest._summed(find)
-
-    def _worked(self, find: Find) -> np.ndarray:
-        return self._forest._worked(find)
-
-    def _best(self, normals: np.ndarray, k: int) -> Top:
-        return self._forest._best(normals, k)
 
 
 def _loose(buffer: Buffer) -> list[Loose]:

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from .dynamic import Dynamic
 from .scan import Scan
 from .structures import STRUCTURES
 
@@ -28,5 +29,10 @@ def warmup(dtypes: tuple[type, ...] = (np.float32, np.float64)) -> None:
             index.report_polytope(np.ones((1, 2, 2)), 1.0)
             index.sum([1.0, 1.0], 1.0)
             index.top([1.0, 1.0], 3)
+        changed = Dynamic(points, structure="kd_tree", weights=np.ones(1100), buffer=64)
+        changed.update([0], points[:1])
+        changed.report(np.ones((2, 2)), [1.0, 1.4])
+        changed.sum([1.0, 1.0], 1.0)
+        changed.top([1.0, 1.0], 3)
         # A batch large enough for products, whatever its dimension.
         Scan(np.zeros((1100, 16), dtype)).count(np.ones((64, 16)), 1.0)
