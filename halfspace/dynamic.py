@@ -48,27 +48,8 @@ MOST_STALE = 4
 """Segments that may wait for the background before a writer takes part in the work."""
 
 
-<<<<<<< HEAD
-class Dynamic(Index):
-    """Points that come and go, over any structure: segments of doubling size, and tombstones.
-=======
-class DynamicState(NamedTuple):
-    """All that a `Dynamic` is, in arrays and a few words; see `Dynamic.from_state`."""
-
-    segments: tuple[StaticIndex, ...]  # oldest first
-    dead: tuple[np.ndarray, ...]  # int64 ids of the dead points of each
-    buffer: Rows  # live points of the buffer, in the order they came
-    next_id: int
-    own_ids: bool
-    weights_ndim: int
-    structure: str
-    buffer_size: int
-    options: dict[str, int | np.ndarray]  # of `build`: queries, expected_count, expected_queries
-
-
 class Dynamic(ForestView):
     """Points that come and go, over any structure, in segments that grow geometrically.
->>>>>>> dynamic
 
     Inserts and deletes take amortised logarithmic time; queries what the structure takes, over the
     segments. Answers and errors as for `Index`. Any number of threads may ask while others change
