@@ -20,7 +20,7 @@ from .layout import Stored, expect
 from .predicate import LIMBS, exact_sign
 from .prefetch import prefetch_row
 from .query import ALL, NONE, REGULAR, Halfspace, gamma, prepare, rescaled, settled_range
-from .tiles import TILE, Tiles, check_tiles, lowest_lane, popcount, used_lanes
+from .tiles import TILE, RowTiles, check_tiles, lowest_lane, popcount, used_lanes
 
 GROUP = 64
 """Queries that share a tile while it is in cache."""
@@ -35,7 +35,7 @@ LEAST, MOST = -(2**31), 2**31 - 1
 class CascadeArrays(NamedTuple):
     """A cascade's flat arrays, read-only."""
 
-    tiles: Tiles  # data is a view of the points
+    tiles: RowTiles  # data is a view of the points
     points: Annotated[np.ndarray, Stored("f4 f8", "slots d")]  # whole tiles, row by row
     forced: Annotated[np.ndarray, Stored("u8", "heads")]  # tiles with lanes in `always`
     always: Annotated[np.ndarray, Stored("u8", "tiles")]  # lanes that leading codes say nothing of
