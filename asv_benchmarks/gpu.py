@@ -247,7 +247,7 @@ def verify(points: np.ndarray, asked: Asked, ids: np.ndarray) -> None:
         raise WrongIds(f"{wrong} ids of {len(ids)} are wrong")
 
 
-def time_scan(n: int, rounds: int) -> list[list[str]]:
+def scan_figures(n: int, rounds: int) -> list[list[str]]:
     """Report of a scan beside a copy and torch."""
     points, asked = data.gauss(n, DIMENSION), query(DIMENSION)
     index = halfspace.Scan(points).to("cuda")
@@ -269,7 +269,7 @@ def time_scan(n: int, rounds: int) -> list[list[str]]:
     return [*rows, row(TORCH, found[0] / taken)]
 
 
-def time_cascade(n: int, rounds: int) -> list[list[str]]:
+def cascade_figures(n: int, rounds: int) -> list[list[str]]:
     """Report by codes beside that of a scan of the same points."""
     points, asked = data.gauss(n, DIMENSION), query(DIMENSION)
     taken, _ = reported(halfspace.Scan(points).to("cuda"), asked, rounds)
@@ -304,7 +304,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if check(given.checked, clock._replace(most=CHECKED_SHARE * clock.most)):
             return 1
         rows, rounds = [], sizes.rounds(ROUNDS)
-        for part, n in ((time_scan, given.points), (time_cascade, given.coded)):
+        for part, n in ((scan_figures, given.points), (cascade_figures, given.coded)):
             if clock.left() < 0.0:
                 print(f"{part.__name__} is left out: no time")
                 continue

@@ -42,4 +42,4 @@ def test_what_no_longer_fits_is_left_out(capsys):
     assert gpu.main(["--seconds", "-1", "--checked", "70"]) == 0
     out = capsys.readouterr().out
     assert "the rest is left out" in out
-    assert "time_scan is left out" in out
+    assert "scan_figures is left out" in out
