@@ -4,6 +4,7 @@ import os
 
 import numpy as np
 
+from halfspace.atomic_file import replacing
 from halfspace.tiles import frozen
 
 FORMAT = 1
@@ -37,8 +38,8 @@ def as_stored(array: np.ndarray, like: np.ndarray, name: str) -> np.ndarray:
 
 
 def write_arrays(path: str | os.PathLike, arrays: dict[str, np.ndarray]) -> None:
-    """Write one .npz file, called as `path` says."""
-    with open(path, "wb") as file:
+    """Write one .npz file, called as `path` says, in place of another if there is one."""
+    with replacing(path) as file:
         np.savez(file, format=np.array(FORMAT), **arrays)
 
 

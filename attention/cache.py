@@ -286,7 +286,8 @@ class KVCache:
         Parameters
         ----------
         path : str or path-like
-            Of the file, as it is to be called. Nothing in it is pickled.
+            Of the file, as it is to be called. Nothing in it is pickled. A file that is there is
+            replaced whole, or stays as it is.
         """
         write_arrays(path, self.__getstate__())
 

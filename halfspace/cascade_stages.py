@@ -52,7 +52,7 @@ def check_cascade(cascade: CascadeArrays, points: int) -> None:
     (slots, d), tiles = cascade.points.shape, -(-points // TILE)
     expect(slots == tiles * TILE, "points", f"{tiles * TILE} rows", slots)
     check_tiles(cascade.tiles.norms, cascade.tiles.ranks, tiles, points)
-    expect(len(cascade.tiles.ranks) == points, "ranks", f"{points}", len(cascade.tiles.ranks))
+    expect(len(cascade.tiles.ranks) == points, "tiles.ranks", f"{points}", len(cascade.tiles.ranks))
     for name, wanted in (("always", tiles), ("bare", tiles), ("forced", -(-tiles // TILE))):
         count = len(getattr(cascade, name))
         expect(count == wanted, name, f"{wanted}", count)

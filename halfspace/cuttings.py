@@ -85,7 +85,7 @@ def check_cuttings(cuttings: Cuttings, points: int) -> None:
     check_tiles(tiles.norms, tiles.ranks, total, points)
     slots = points if total == base else total * TILE
     expect(total >= base and len(tiles.ranks) == slots, "tiles", f"{base} of points at least")
-    check_nodes(cuttings.tree, base, tiles.data.dtype)
+    check_nodes(cuttings.tree, base, tiles.data.dtype, "tree.")
     levels, cones = cuttings.levels, len(cuttings.solvers)
     rises = levels[0] == 0 and levels[-1] == cones and (np.diff(levels) > 0).all()
     expect(rises, "levels", f"0 to {cones}, rising")

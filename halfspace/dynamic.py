@@ -18,9 +18,9 @@ Source: Bentley, Saxe 1980; Overmars 1983.
 import os
 import threading
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import NamedTuple, Self
+from typing import Self
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -28,9 +28,12 @@ from numpy.typing import ArrayLike
 from .background import Background
 from .buffer import Buffer
 from .changes import NO_IDS, Change, all_located, as_columns, as_rows, check_new, fitting, next_ids
+from .dynamic_state import DynamicState
 from .forest import Forest
 from .forest_view import ForestView
 from .inputs import as_count, as_ids, as_normals, as_points, as_weights
+from .journal import Journal
+from .opening import checkpoint, flush, open_dynamic, save_dynamic
 from .planner import build, structure_name
 from .rebuilding import Loose, merged, next_merge, rebuilt, succeeded
 from .static_index import StaticIndex
@@ -43,20 +46,6 @@ many a query takes longer, and so does fitting a structure to few points."""
 
 MOST_STALE = 4
 """Segments that may wait for the background before a writer takes part in the work."""
-
-
-class DynamicState(NamedTuple):
-    """All that a `Dynamic` is, in arrays and a few words; see `Dynamic.from_state`."""
-
-    segments: tuple[StaticIndex, ...]  # oldest first
-    dead: tuple[np.ndarray, ...]  # int64 ids of the dead points of each
-    buffer: Rows  # live points of the buffer, in the order they came
-    next_id: int
-    own_ids: bool
-    weights_ndim: int
-    structure: str
-    buffer_size: int
-    options: dict[str, int | np.ndarray]  # of `build`: queries, expected_count, expected_queries
 
 
 class Dynamic(ForestView):
@@ -157,7 +146,7 @@ class Dynamic(ForestView):
         self._buffer_size, self._options = buffer_size, dict(options)
         self._background: Background | None = None
         # Told of each change before it is published; where it raises, nothing is changed.
-        self._journal: Callable[[Change], None] | None = None
+        self._journal: Journal | None = None
         self._closed = False
         self._forget_locks()
         _dynamics.add(self)
@@ -351,6 +340,8 @@ class Dynamic(ForestView):
     def close(self) -> None:
         """End the thread in the background, if there is one; from now on nothing may change.
 
+        What `open` opened is flushed to the disk, and others may open it.
+
         Questions are still answered. Closing again does nothing.
 
         Raises
@@ -360,9 +351,18 @@ class Dynamic(ForestView):
         """
         with self._changing:
             self._closed = True
-        if self._background is not None:
-            self._background.close()
-            self._background.raise_failure()
+        try:
+            if self._background is not None:
+                self._background.close()
+                self._background.raise_failure()
+        finally:
+            if self._journal is not None:
+                self._journal.close()
+
+    open = classmethod(open_dynamic)
+    checkpoint = checkpoint
+    flush = flush
+    save = save_dynamic
 
     def __enter__(self) -> Self:
         return self
@@ -398,11 +398,22 @@ class Dynamic(ForestView):
             forest = forest.replaced(own_ids=forest._own_ids or change.own_ids)
         if self._background is None and next_merge(forest.segments):
             forest = forest.replaced(segments=rebuilt(forest.segments, self._build))
-        if self._journal is not None:
-            self._journal(change)
-        self._forest = forest
+        self._publish(forest, change)
         if self._background is not None and next_merge(forest.segments):
             self._background.wake()
+
+    def _publish(self, forest: Forest, change: Change) -> None:
+        """Let everybody see a forest, which is one with a change, once that is logged."""
+        journal = self._journal
+        if journal is None:
+            self._forest = forest
+            return
+
+        def publish() -> None:
+            self._forest = forest
+
+        journal.commit(change, publish, lambda: self._forest is forest)
+        journal.checkpoint_if_due(self.state)
 
     def _added(self, forest: Forest, rows: Rows) -> Forest:
         """Forest with more points, whose ids are new."""

@@ -30,7 +30,7 @@ class ScanArrays(NamedTuple):
 def check_scan(scan: ScanArrays, points: int) -> None:
     """Raise ValueError unless a stored scan of so many points may be read."""
     check_tiles(scan.tiles.norms, scan.tiles.ranks, len(scan.tiles.data), points)
-    expect(len(scan.tiles.ranks) == points, "ranks", f"{points}", len(scan.tiles.ranks))
+    expect(len(scan.tiles.ranks) == points, "tiles.ranks", f"{points}", len(scan.tiles.ranks))
 
 
 @kernel

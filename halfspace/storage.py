@@ -8,11 +8,13 @@ sizes and indices in any case, also of files that were made to deceive.
 import os
 
 from .array_file import InvalidFile, read
+from .dynamic import Dynamic
+from .dynamic_state import KIND, restored_dynamic
 from .index import Index
 from .state import restored
 from .structures import STRUCTURES
 
-KINDS = {structure.make._kind: structure.make for structure in STRUCTURES.values()}
+KINDS = {entry.make._kind: entry.make for entry in STRUCTURES.values()} | {KIND: Dynamic}
 """What files may hold."""
 
 
@@ -64,6 +66,10 @@ def load(path: str | os.PathLike, *, mmap: bool = True, verify: bool = True) -> 
     try:
         if kind is None:
             raise ValueError(f"kind: expected one of {', '.join(KINDS)}, got {file.kind!r}")
+        if "changes" in file.metadata:
+            raise ValueError("expected a saved index, got part of a directory for Dynamic.open")
+        if kind is Dynamic:
+            return Dynamic.from_state(restored_dynamic(file.metadata, file.arrays))
         return restored(kind, file.metadata, file.arrays)
     except ValueError as wrong:
         raise InvalidFile(f"{os.fspath(path)}: {wrong}") from None

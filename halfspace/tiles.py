@@ -86,11 +86,13 @@ def make_tiles(points: np.ndarray, order: np.ndarray, ranks: np.ndarray) -> Tile
 
 def check_tiles(norms: np.ndarray, ranks: np.ndarray, tiles: int, points: int) -> None:
     """Raise ValueError unless stored tiles, of some of so many points, may be read."""
-    expect(len(norms) == tiles, "norms", f"{tiles}", len(norms))
-    expect(-(-len(ranks) // TILE) == tiles, "ranks", f"those of {tiles} tiles", len(ranks))
+    expect(len(norms) == tiles, "tiles.norms", f"{tiles}", len(norms))
+    expect(-(-len(ranks) // TILE) == tiles, "tiles.ranks", f"those of {tiles} tiles", len(ranks))
     if len(ranks):
         least, most = ranks.min(), ranks.max()
-        expect(least >= 0 and most < points, "ranks", f"0 … {points - 1}", f"{least} … {most}")
+        expect(
+            least >= 0 and most < points, "tiles.ranks", f"0 … {points - 1}", f"{least} … {most}"
+        )
 
 
 def line_zeros(shape: tuple[int, ...], dtype: np.typing.DTypeLike) -> np.ndarray:

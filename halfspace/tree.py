@@ -119,11 +119,11 @@ def check_tree(tree: BoundedTree, points: int) -> None:
     """Raise ValueError unless a stored tree of so many points may be walked."""
     data, norms, ranks = tree.tiles
     check_tiles(norms, ranks, len(data), points)
-    expect(len(ranks) == points, "ranks", f"{points}", len(ranks))
+    expect(len(ranks) == points, "tiles.ranks", f"{points}", len(ranks))
     check_nodes(tree, len(data), data.dtype)
 
 
-def check_nodes(tree: BoundedTree, tiles: int, dtype: np.dtype) -> None:
+def check_nodes(tree: BoundedTree, tiles: int, dtype: np.dtype, prefix: str = "") -> None:
     """Raise ValueError unless a stored tree over so many tiles may be walked.
 
     Its shape follows from the tiles; bounds decide no access, and are not looked at.
@@ -132,17 +132,36 @@ def check_nodes(tree: BoundedTree, tiles: int, dtype: np.dtype) -> None:
     starts = np.cumsum([0, *(-(-len(first) // FANOUT) for first, _ in ranges)])
     d = tree.centres.shape[1]
     rows, columns = frame_shape(d)
-    expect(np.array_equal(tree.levels, starts), "levels", f"those of {tiles} tiles")
-    expect(len(tree.centres) == starts[-1], "centres", f"{starts[-1]} blocks", len(tree.centres))
-    expect(len(tree.frames) == starts[-1] * rows, "frames", f"{rows} a block", len(tree.frames))
-    expect(tree.reaches.shape[1] == columns, "reaches", f"{columns} a node", tree.reaches.shape[1])
+    expect(np.array_equal(tree.levels, starts), f"{prefix}levels", f"those of {tiles} tiles")
+    expect(
+        len(tree.centres) == starts[-1],
+        f"{prefix}centres",
+        f"{starts[-1]} blocks",
+        len(tree.centres),
+    )
+    expect(
+        len(tree.frames) == starts[-1] * rows,
+        f"{prefix}frames",
+        f"{rows} a block",
+        len(tree.frames),
+    )
+    expect(
+        tree.reaches.shape[1] == columns,
+        f"{prefix}reaches",
+        f"{columns} a node",
+        tree.reaches.shape[1],
+    )
     for name in ("centres", "frames", "reaches"):
         kind = getattr(tree, name).dtype
-        expect(kind == dtype, name, f"{dtype}, as the points", kind)
+        expect(kind == dtype, f"{prefix}{name}", f"{dtype}, as the points", kind)
     for i, name in enumerate(("first", "last")):
         ends = [_as_blocks(level[i]).reshape(-1) for level in ranges]
         ends = np.concatenate([np.zeros(0, np.int64), *ends])
-        expect(np.array_equal(getattr(tree.nodes, name), ends), name, f"those of {tiles} tiles")
+        expect(
+            np.array_equal(getattr(tree.nodes, name), ends),
+            f"{prefix}nodes.{name}",
+            f"those of {tiles} tiles",
+        )
 
 
 @part

@@ -5,6 +5,7 @@ from hypothesis import settings
 
 from attention import coded_head, scaled_dot_product
 
+from . import journal_model
 from .sizes import JIT
 
 settings.register_profile("default", deadline=None, derandomize=False, max_examples=50)
@@ -27,3 +28,11 @@ def _codes_for_few_keys():
     coded_head.LEAST_CODED, coded_head.UNCODED = 1, 64
     yield
     coded_head.LEAST_CODED, coded_head.UNCODED = before
+
+
+@pytest.fixture(scope="session")
+def filled(tmp_path_factory):
+    """A directory with changes in its log, to copy."""
+    path = tmp_path_factory.mktemp("journal") / "filled"
+    journal_model.fill(path)
+    return path

@@ -1,6 +1,7 @@
 """How much every test does, in one place: interpreted kernels are about a hundred times slower."""
 
 import math
+import os
 
 from hypothesis import settings
 from numba import config
@@ -15,3 +16,7 @@ MANY = 64 if JIT else 16  # queries, enough to be worth sharing out among thread
 def examples(share):
     """Run `share` times as many hypothesis examples as the profile in force says."""
     return settings(max_examples=math.ceil(share * settings().max_examples))
+
+
+SCALE = int(os.environ.get("HALFSPACE_TEST_SCALE", "1"))
+"""How many times as long to run what is never long enough: damaged files, killed processes."""

@@ -25,6 +25,7 @@ from asv_benchmarks import (
     planning,
     sizes,
     startup,
+    storage,
     truth,
     versus,
 )
@@ -239,6 +240,13 @@ def test_startup_is_measured(monkeypatch):
     measured = startup.startups(sizes.points(versus.STARTUP_POINTS))
     assert list(measured) == ["fresh cache", "warm cache"]
     assert all(min(steps) > 0 for steps in measured.values())
+
+
+def test_storage_is_measured(tmp_path, capsys):
+    storage.show_storage(tmp_path)
+    printed = capsys.readouterr().out
+    assert all(case.structure.__name__ in printed for case in storage.CASES)
+    assert all(policy in printed for policy in ("always", "batch", "never"))
 
 
 def test_scale_is_checked(monkeypatch):

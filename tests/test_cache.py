@@ -324,6 +324,23 @@ def test_saved(tmp_path):
     assert same(cache.attend(query), again.attend(query))
 
 
+def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
+    cache, key, value = filled()
+    path = tmp_path / "cache"
+    cache.save(path)
+    before = path.read_bytes()
+    cache.append(key, value)
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "savez", full)
+    with pytest.raises(OSError, match="could not write: No space left on device"):
+        cache.save(path)
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["cache"]
+
+
 def test_an_empty_cache_is_saved(tmp_path):
     KVCache(3, 2).save(tmp_path / "empty.npz")
     again = KVCache.load(tmp_path / "empty.npz")

@@ -5,6 +5,7 @@ import math
 import multiprocessing
 import pickle
 import threading
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -414,11 +415,14 @@ def test_changes_are_told_before_they_are_published():
     index, points = grown(100)
     told, copy = [], Dynamic.from_state(index.state())
 
-    def tell(change):
+    def commit(change, publish, is_published):
         told.append(change)
         assert index.snapshot() is before
+        assert not is_published()
+        publish()
+        assert is_published()
 
-    index._journal = tell
+    index._journal = SimpleNamespace(commit=commit, checkpoint_if_due=lambda state: None)
     for change in (
         lambda: index.insert(points[:40]),
         lambda: index.insert(points[:3], ids=[1000, -5, 2000]),
@@ -433,10 +437,10 @@ def test_changes_are_told_before_they_are_published():
     assert everything(copy) == everything(index)
     assert copy.report(NORMAL, 0.3).tolist() == index.report(NORMAL, 0.3).tolist()
 
-    def refuse(change):
+    def refuse(*_):
         raise OSError("disk full")
 
-    index._journal, before = refuse, index.snapshot()
+    index._journal, before = SimpleNamespace(commit=refuse), index.snapshot()
     with pytest.raises(OSError, match="disk full"):
         index.delete([7])
     assert index.snapshot() is before
