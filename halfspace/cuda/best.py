@@ -13,8 +13,9 @@ share of the points that are not in the sample.
 import numpy as np
 
 from .. import predicate, ranking
+from ..tiles import TILE
 from .queries import ABSOLUTE, RELATIVE, UNIT
-from .scoring import LIMBS, TILE, score_margin
+from .scoring import LIMBS, score_margin
 from .target import Kernel, cuda, device
 
 _compensated = device(predicate.compensated)

@@ -9,8 +9,9 @@ settled by their row codes, then by their floats, and what is still open by `sco
 import numpy as np
 
 from .. import integer_dot, query
+from ..tiles import TILE
 from .queries import ABSOLUTE, KIND, LEVEL, RELATIVE, UNIT
-from .scoring import TILE, score_margin
+from .scoring import score_margin
 from .target import Kernel, cuda, dot4
 from .words import WORD
 

@@ -13,14 +13,13 @@ import math
 import numpy as np
 
 from .. import bounds, query
+from ..tree import FANOUT
 from .queries import ABSOLUTE, KIND, LEVEL, NORM, RELATIVE, UNIT
 from .target import Kernel, cuda
 from .words import WORD
 
 ALL, NONE = query.ALL, query.NONE
 RADIUS, SIZE, SPREAD, RESIDUAL = bounds.RADIUS, bounds.NORM, bounds.SPREAD, bounds.RESIDUAL
-FANOUT = 64
-
 LEAST_SQUARES = {4: 2.0**-80, 8: 2.0**-900}
 """By the size of floats; smaller squares may have underflowed, and make an ellipsoid too small."""
 

@@ -4,6 +4,7 @@ from contextlib import AbstractContextManager
 
 import numpy as np
 
+from ..tiles import TILE
 from .target import SIMULATED, cuda
 
 THREADS = 8 if SIMULATED else 256
@@ -11,9 +12,6 @@ THREADS = 8 if SIMULATED else 256
 
 MOST_ROWS = 2 if SIMULATED else 65_535
 """Blocks of a grid in its second direction."""
-
-LANES = 64
-"""Threads of a block side by side in a tile."""
 
 INSTALL = "pip install 'halfspace-reporting[cuda]'"
 
@@ -61,10 +59,10 @@ def line(work: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
 
 def by_tiles(tiles: int, rows: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Grid and block for rows of tiles: x is the lane, y the tile of a block, grid's y the row."""
-    side_by_side = max(1, THREADS // LANES)
+    side_by_side = max(1, THREADS // TILE)
     wanted = -(-tiles // side_by_side)
-    held = max(1, resident_threads() // (LANES * side_by_side))
-    return (min(wanted, held), min(rows, MOST_ROWS)), (LANES, side_by_side)
+    held = max(1, resident_threads() // (TILE * side_by_side))
+    return (min(wanted, held), min(rows, MOST_ROWS)), (TILE, side_by_side)
 
 
 def _short_of_memory(error: Exception) -> bool:

@@ -12,6 +12,7 @@ O(n d) for each group of queries; the floor is reading the points once.
 import numpy as np
 
 from .. import predicate, query
+from ..tiles import TILE
 from .queries import ABSOLUTE, KIND, LEAST_SIGN, LEVEL, OFFSET, RELATIVE, UNIT
 from .target import Kernel, cuda, device
 from .words import WORD, lowest_lane, popcount
@@ -23,8 +24,6 @@ UNROLLED = 8
 
 SHARED = (1, 4)
 """Queries that share what is read of the points, fewest first: a kernel each."""
-
-TILE = 64
 
 score_margin = device(query.score_margin)
 exact_sign = device(predicate.exact_sign)

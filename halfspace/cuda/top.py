@@ -3,11 +3,11 @@
 import numpy as np
 
 from ..inputs import Queries
+from ..tiles import TILE
 from . import best
 from .engine import Engine
 from .queries import Ready, at_levels
 from .runtime import empty, get, line
-from .scoring import TILE
 from .scratch import Scratch
 
 LEAST_SLICES = 512
