@@ -23,6 +23,7 @@ from asv_benchmarks import (
     high_play,
     high_sites,
     planning,
+    prefill,
     sizes,
     startup,
     storage,
@@ -255,3 +256,9 @@ def test_scale_is_checked(monkeypatch):
         monkeypatch.setenv(sizes.VARIABLE, text)
         with pytest.raises(ValueError, match=sizes.VARIABLE):
             sizes.scale()
+
+
+def test_prefill_is_measured(capsys):
+    prefill.show_prefill(1, (16_384,))
+    printed = capsys.readouterr().out
+    assert all(case.name in printed for case in prefill.CASES)
