@@ -21,8 +21,8 @@ from .rules import Error, Mass, Rule
 MANY = 64
 """Queries from which it pays to ask a few first."""
 
-MOST_ASKED = 16
-"""Queries that are asked first."""
+APART, MOST_ASKED = 64, 16
+"""One in so many queries is asked first, and so many at most."""
 
 CODED_KEY, CODED_COORDINATE = 0.6, 0.015
 """Rough nanoseconds for a key whose codes a query looks at, and for each coordinate."""
@@ -68,7 +68,9 @@ def reads_most(
     value_dim : int
     """
     m, d = queries.shape
-    asked = np.linspace(0, m - 1, min(MOST_ASKED, m // MANY)).astype(np.int64)
+    count = int(np.clip(m // APART, 1, MOST_ASKED))
+    # Not at the ends: a first token is like no other.
+    asked = ((np.arange(count) + 0.5) * m / count).astype(np.int64)
     asked = asked[visible[asked] > 0]
     if not len(asked):
         return False

@@ -182,6 +182,6 @@ def nanoseconds(keys: float, d: int, value_dim: int) -> float:
 def shares_of(queries: NDArray, keys: NDArray, visible: NDArray, scale: float) -> Iterator[NDArray]:
     """Shares of the mass that keys have, largest first, of a few queries in turn."""
     for query, seen in zip(queries, visible, strict=True):
-        scores = (keys[:seen] @ query.astype(keys.dtype)).astype(np.float64) * scale
-        weights = np.exp(scores - scores.max(initial=-math.inf))
+        scores = (keys[:seen] @ query.astype(keys.dtype)) * keys.dtype.type(scale)
+        weights = np.exp((scores - scores.max(initial=-math.inf)).astype(np.float32))
         yield np.sort(weights / weights.sum())[::-1]

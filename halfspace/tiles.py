@@ -60,7 +60,7 @@ def _type_of_row_tiles(tiles, context):
     return types.BaseTuple.from_types([data.copy(layout="A"), *rest], RowTiles)
 
 
-@np.errstate(over="ignore", under="ignore")
+@np.errstate(over="ignore", under="ignore", invalid="ignore")
 def upper_norms(rows: np.ndarray) -> np.ndarray:
     """Upper bounds on the norms of rows (n, d), float64; infinite where scores may overflow."""
     wide = rows.astype(np.float64)
