@@ -34,7 +34,8 @@ class Buffer:
     """
 
     def __init__(self, room: Rows, norms: np.ndarray, live: np.ndarray, count: int) -> None:
-        self._room, self._norms, self._live, self._count = room, norms, frozen(live), count
+        self._room, self._count = room, count
+        self._norms, self._live = frozen(norms), frozen(live)
 
     @classmethod
     def empty(cls, dim: int, dtype: np.typing.DTypeLike, columns: int) -> "Buffer":
@@ -122,7 +123,7 @@ class Buffer:
         if old:
             # Dead lanes stay dead; those that were free are not.
             live[:old] &= self._live | ~masks_of(first, old)
-        return Buffer(room, frozen(norms), live, last)
+        return Buffer(room, norms, live, last)
 
     def none(self, dtype: np.typing.DTypeLike = None) -> "Buffer":
         """Buffer without points, for such as these, or of another dtype."""
