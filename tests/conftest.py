@@ -8,7 +8,7 @@ from attention import coded_head, scaled_dot_product
 from . import journal_model
 from .sizes import JIT
 
-settings.register_profile("default", deadline=None, derandomize=False, max_examples=50)
+settings.register_profile("default", deadline=None, derandomize=False, max_examples=40)
 settings.register_profile("nojit", settings.get_profile("default"), max_examples=6)
 settings.register_profile("thorough", settings.get_profile("default"), max_examples=1000)
 settings.load_profile("default" if JIT else "nojit")

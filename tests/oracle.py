@@ -22,6 +22,10 @@ def _integers(numbers):
     return [top << (shift + 1 - bottom.bit_length()) for top, bottom in ratios], shift
 
 
+MOST_REMEMBERED = 4096
+"""Numbers of an array that is remembered."""
+
+
 @lru_cache(maxsize=64)
 def _integers_of(data, dtype):
     return _integers(np.ndarray(len(data) // dtype.itemsize, dtype, data).tolist())
@@ -45,7 +49,8 @@ def _dots(points, normal):
     points, normal = np.asarray(points), np.asarray(normal)
     if len(normal) != points.shape[1]:
         raise ValueError(f"normal of length {points.shape[1]} expected, got {len(normal)}")
-    if object in (points.dtype, normal.dtype):
+    # Integers of a thousand bits for each of many numbers are too much to remember.
+    if object in (points.dtype, normal.dtype) or points.size > MOST_REMEMBERED:
         return _products(*(_integers(array.ravel().tolist()) for array in (points, normal)))
     return _products_of(points.tobytes(), points.dtype, normal.tobytes(), normal.dtype)
 
