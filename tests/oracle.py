@@ -26,7 +26,7 @@ MOST_REMEMBERED = 4096
 """Numbers of an array that is remembered."""
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=16)
 def _integers_of(data, dtype):
     return _integers(np.ndarray(len(data) // dtype.itemsize, dtype, data).tolist())
 
@@ -38,7 +38,7 @@ def _products(points, normal):
     return [sum(map(int.__mul__, row, w)) for row in rows], shift + normal_shift
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=16)
 def _products_of(points, dtype, normal, normal_dtype):
     """The same by arrays' bytes, and remembered: tests ask for many answers about the same."""
     return _products(_integers_of(points, dtype), _integers_of(normal, normal_dtype))
