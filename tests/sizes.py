@@ -9,7 +9,7 @@ from numba import config
 JIT = not config.DISABLE_JIT
 TILE = 64  # points per tile, so that sizes can straddle it
 SMALL = 150 if JIT else 70  # points where rational arithmetic is the oracle: more than one tile
-LARGE = 4_000 if JIT else 300  # points where structures are compared with one another
+LARGE = 40_000 if JIT else 300  # points where structures are compared with one another
 MANY = 64 if JIT else 8  # queries, enough to be worth sharing out among threads
 
 

@@ -34,7 +34,7 @@ def assert_same(one, other):
 
 
 def large(structure, **kwargs):
-    return problems(dims=structure.dims_to(6), max_n=LARGE, **kwargs)
+    return problems(dims=structure.dims_to(6), max_n=LARGE // 10, **kwargs)
 
 
 @each_structure
@@ -142,7 +142,7 @@ def test_only_the_scores_crossed_matter(structure, data):
     """Lattice points have lattice scores, so a threshold half a step lower cuts off the same."""
     rng = data.draw(rngs())
     d = data.draw(st.sampled_from(structure.dims_to(6)))
-    points = rng.integers(-9, 10, (data.draw(st.integers(0, LARGE)), d)).astype(np.float32)
+    points = rng.integers(-9, 10, (data.draw(st.integers(0, LARGE // 10)), d)).astype(np.float32)
     normals, offsets = rng.integers(-9, 10, (4, d)).astype(float), rng.integers(-30, 30, 4)
     index = structure.build(points)
     closed = asked(index, normals, offsets)
