@@ -30,6 +30,9 @@ LONG_NANOSECONDS = 20_000_000
 WAKE_SECONDS = 0.05
 """The main thread wakes up so often while it waits, for systems where a signal does not wake it."""
 
+NAME = "halfspace-work"
+"""Name of the threads that do what the main thread waits for."""
+
 TASKS_PER_THREAD = 4
 """Parts a batch is cut into for each thread, so that uneven parts even out."""
 
@@ -169,8 +172,9 @@ def interruptible(work: Callable[[], Result], nanoseconds: float) -> Result:
     future: Future[Result] = Future()
     stop, context = threading.Event(), contextvars.copy_context()
     arguments = _carry_out, work, future, stop
-    threading.Thread(target=context.run, args=arguments, name="halfspace-work", daemon=True).start()
+    thread = threading.Thread(target=context.run, args=arguments, name=NAME, daemon=True)
     try:
+        thread.start()  # which may be interrupted when the work has begun
         return _awaited(future)
     finally:
         stop.set()

@@ -18,6 +18,16 @@ def all_is_long(monkeypatch):
     monkeypatch.setattr(parallel, "LONG_NANOSECONDS", 0.001)
 
 
+@pytest.fixture(autouse=True)
+def _nobody_works_on():
+    """What nobody waits for ends once it is let go: it would take time and memory ever after."""
+    yield
+    for thread in threading.enumerate():
+        if thread.name == parallel.NAME:
+            thread.join(60)
+            assert not thread.is_alive()
+
+
 class Endless:
     """Work that goes on until it is let go, and says when it has begun."""
 
@@ -54,6 +64,26 @@ def test_work_that_is_interrupted_goes_no_further(threads):
     finally:
         halfspace.set_threads(before)
     assert work.calls <= threads + 1
+
+
+@pytest.mark.usefixtures("all_is_long")
+def test_work_is_interrupted_before_its_thread_is_known_to_run(monkeypatch):
+    work = Endless()
+
+    class Interrupted(threading.Thread):
+        def start(self):
+            super().start()
+            assert work.begun.wait(60)
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(threading, "Thread", Interrupted)
+        parallel.interruptible(lambda: [parallel.run([work]) for _ in range(40)], 1.0)
+    work.go.set()
+    for thread in threading.enumerate():
+        if thread.name == parallel.NAME:
+            thread.join(60)
+    assert work.calls == 1
 
 
 @pytest.mark.usefixtures("all_is_long")
