@@ -76,9 +76,10 @@ def test_work_is_interrupted_before_its_thread_is_known_to_run(monkeypatch):
             assert work.begun.wait(60)
             raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
         patch.setattr(threading, "Thread", Interrupted)
-        parallel.interruptible(lambda: [parallel.run([work]) for _ in range(40)], 1.0)
+        with pytest.raises(KeyboardInterrupt):
+            parallel.interruptible(lambda: [parallel.run([work]) for _ in range(40)], 1.0)
     work.go.set()
     for thread in threading.enumerate():
         if thread.name == parallel.NAME:
