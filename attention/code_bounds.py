@@ -43,14 +43,20 @@ EDGES.flags.writeable = False
 
 
 @part
+def fill_most(row, most):
+    """Fill the largest product of every tile."""
+    for t in range(row.size // TILE):
+        most[t] = largest_lane(row, t * TILE)
+
+
+@part
 def highest(row, most):
-    """Slot of the largest product; fill the largest of every tile."""
+    """Slot of the largest product of one tile or more; fill the largest of every tile."""
+    fill_most(row, most)
     best, place = NOWHERE, 0
     for t in range(row.size // TILE):
-        here = largest_lane(row, t * TILE)
-        most[t] = here
-        if here > best:
-            best, place = here, t * TILE
+        if most[t] > best:
+            best, place = most[t], t * TILE
     return place + lowest_lane(reaching(row, place, best))
 
 

@@ -13,7 +13,7 @@ from halfspace.integer_dot import BLOCK
 from halfspace.jit import kernel, part
 from halfspace.tiles import TILE
 
-from .code_bounds import LOWEST, MOST_PRODUCT, collect, highest
+from .code_bounds import LOWEST, MOST_PRODUCT, collect, fill_most
 from .coded_keys import SURE, fill_tiles, list_uncoded
 from .coded_rules import average, make_scratch, read, score_chosen
 from .exponential import LARGEST_EXPONENT
@@ -108,7 +108,7 @@ def coded_relu(head, aims, queries, lengths, offsets, errors, scale, threshold, 
             row = rows[q - first, : (lengths[q] + TILE - 1) // TILE * TILE]
             size = list_uncoded(head.always, lengths[q], row, chosen)
             bar = bar_of(aims.bounds[q, 0], aims.bounds[q, 1], offsets[q])
-            highest(row, most)
+            fill_most(row, most)
             size = collect(row, most, max(bar, LOWEST), MOST_PRODUCT, chosen, size)
             score_chosen(head.keys, queries[q], scale, chosen, 0, size, scores)
             average_relu(

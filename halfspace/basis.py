@@ -78,7 +78,11 @@ def _scales(spread: NDArray) -> NDArray:
 
 
 def _second_moment(normals: NDArray, scale: NDArray) -> NDArray:
-    """Of normals of unit length, in the scaled coordinates; few of them are blended with all."""
+    """Of normals of unit length, in the scaled coordinates.
+
+    It is blended with that of all directions as far as it may be chance: linear shrinkage by the
+    variance of its entries, which is (1 - ||G||²) / m in all (Ledoit, Wolf 2004).
+    """
     d = len(scale)
     every = np.diag(scale**-2.0)
     every /= np.trace(every)
@@ -90,7 +94,8 @@ def _second_moment(normals: NDArray, scale: NDArray) -> NDArray:
         return every
     rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
     seen = rows.T @ rows / len(rows)
-    lean = len(rows) / (len(rows) + 0.02 * d)
+    apart, variance = np.sum(np.square(seen - every)), (1.0 - np.sum(seen**2)) / len(rows)
+    lean = len(rows) / (len(rows) + 0.02 * d) * max(0.0, 1.0 - variance / max(apart, 1e-300))
     return lean * seen + (1.0 - lean) * every
 
 

@@ -254,12 +254,22 @@ def _likely_normals(sample: NDArray, rng: np.random.Generator) -> NDArray:
     return np.concatenate([rng.standard_normal((DIRECTIONS - len(like), sample.shape[1])), like])
 
 
+def _told_apart(
+    normals: NDArray | None, rng: np.random.Generator
+) -> tuple[NDArray | None, NDArray | None]:
+    """Normals to fit a basis to and others to try it on, where there are enough of them."""
+    if normals is None or len(normals) < 2 * DIRECTIONS:
+        return normals, normals
+    picked = rng.permutation(len(normals))
+    return normals[picked[DIRECTIONS:]], normals[picked[:DIRECTIONS]]
+
+
 def _asked(sample: NDArray, normals: NDArray | None, rng: np.random.Generator) -> NDArray:
-    """Normals (q, d) to try filters on, of some normals that are expected."""
+    """Normals (q, d) to try filters on, of those that are expected."""
     if normals is None or not len(normals):
         asked = _likely_normals(sample, rng)
     else:
-        asked = normals[rng.permutation(len(normals))[:DIRECTIONS]]
+        asked = normals[:DIRECTIONS]
     with np.errstate(all="ignore"):
         asked = asked / np.abs(asked).max(axis=1, keepdims=True)
     return asked[np.isfinite(asked).all(axis=1)]
@@ -274,18 +284,20 @@ def fit_cascade(
 ) -> Fit:
     """Fit a cascade to a sample of points (n, d), or of `count` like them, and to normals.
 
-    The basis is fitted to `rows` of them, all else to as many others: where a sample scatters, its
-    own basis makes it look narrower than the points are.
+    The basis is fitted to `rows` of them and to some of the normals, all else to as many others:
+    where a sample scatters, its own basis makes it look narrower than the points are, and normals
+    as if its first coordinates were all of them.
     """
     rng, count = np.random.default_rng(0), len(points) if count is None else count
     picked = np.sort(rng.choice(len(points), min(len(points), 2 * rows), replace=False))
     sample, d = points[picked], points.shape[1]
     mine, others = (sample, sample) if len(picked) == count else (sample[::2], sample[1::2])
-    basis = fit_basis(mine, normals, REACH)
+    fitted, tried = _told_apart(normals, rng)
+    basis = fit_basis(mine, fitted, REACH)
     u, lengths = transformed(basis, others)
     u = u[lengths <= basis.reach]
     share = USUAL_SHARE if expected_count is None else min(expected_count, count) / max(1, count)
-    asked = _asked(others, normals, rng)
+    asked = _asked(others, tried, rng)
     chosen, opened, heads = (Shape(d, 8, False), 1.0, 1.0, 1.0 + 0.1 * d), 1.0, d
     if len(u) >= TILE and len(asked):
         with np.errstate(all="ignore"):

@@ -14,7 +14,7 @@ from .basis import Basis
 from .code_filter import aim, bar_of, row_product, row_score
 from .codes import Leading, Rows, check_leading
 from .cover import close_gaps
-from .integer_dot import BLOCK, room_of, survivors
+from .integer_dot import BLOCK, room_of, survivors, tiles_ahead
 from .jit import kernel, part
 from .layout import Stored, expect
 from .predicate import LIMBS, exact_sign
@@ -222,6 +222,19 @@ def ask_for(rows, t, lanes):
         lanes &= lanes - _ONE
 
 
+@part(inline=True)
+def tile_to_come(t, first, left, steps, every):
+    """The tile that is read so many steps after t; t itself where nobody knows.
+
+    Those that are read after t are `left` of the word of tile `first`, or `every` tile is.
+    """
+    if every:
+        return t + steps
+    for _ in range(steps - 1):
+        left &= left - _ONE
+    return first + lowest_lane(left) if left else t
+
+
 @part
 def _settle_by_rows(cascade, targets, waiting, number):
     """Settle what waits by row codes, and ask for the points of what stays open."""
@@ -285,11 +298,11 @@ def cover_cascade(
     given = Given(normals, offsets, prepare(normals[0], offsets[0], closed, targets.narrow[0]))
     found = Found(parts, masks, np.arange(group) * tiles, counts, work, done, stop_at_first)
     waiting, opened = make_waiting(), np.empty(bars.size, np.uint64)
-    block, number = 1 if group == 1 else BLOCK, 0
+    block, number, steps = 1 if group == 1 else BLOCK, 0, tiles_ahead(codes)
     for head in range(heads.shape[0]):
         used, open_tiles = used_lanes(tiles, head), cascade.forced[head]
         for start in range(0, group, block):
-            survivors(heads, head, above, start, block, head_bars, bits, sums, passing)
+            survivors(heads, head, head + 1, above, start, block, head_bars, bits, sums, passing)
             for q in range(start, start + block):
                 opened[q] = passing[q - start] & used
                 open_tiles |= opened[q]
@@ -297,18 +310,21 @@ def cover_cascade(
             if not done[q]:
                 work[q, 0] += popcount(used)
                 work[q, 1] += TILE * popcount(opened[q])
+        every = open_tiles == used
         while open_tiles:
             bit = np.uint64(lowest_lane(open_tiles))
             open_tiles &= open_tiles - _ONE
             t = head * TILE + np.int64(bit)
             used = used_lanes(count, t)
+            coming = tile_to_come(t, head * TILE, open_tiles, steps, every)
             for start in range(0, group, block):
                 wanted = opened[start]
                 for q in range(start + 1, start + block):
                     wanted |= opened[q]
                 if not (((wanted >> bit) & _ONE) or always[t]):
                     continue
-                survivors(codes, t, leading, start, block, bars, bits, sums, passing)
+                survivors(codes, t, coming, leading, start, block, bars, bits, sums, passing)
+                coming = t
                 for q in range(start, min(start + block, group)):
                     mask = (passing[q - start] | always[t]) & used
                     if not mask or done[q]:

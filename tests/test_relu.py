@@ -28,6 +28,7 @@ from .attention_strategies import (
 )
 from .sizes import JIT, examples
 
+each_prefix = pytest.mark.parametrize("structure", ["scan", "cascade"])  # of keys
 each_power = pytest.mark.parametrize("power", [1, 2, 3])
 
 
@@ -59,14 +60,15 @@ def test_the_true_error_is_within_the_bound(structure, power, data):
         assert least <= reported <= sum(score > threshold - unsure for score in scores)
 
 
+@each_prefix
 @each_power
-@examples(0.5)
+@examples(0.3)
 @given(data=st.data())
-def test_it_is_where_queries_see_only_the_first_keys(power, data):
-    head = data.draw(heads())
+def test_it_is_where_queries_see_only_the_first_keys(structure, power, data):
+    head = data.draw(heads(STRUCTURES[structure]))
     visible = [data.draw(st.integers(0, len(head.key))) for _ in head.query]
     threshold = data.draw(levels(head))
-    got = decoder_of(head).relu(
+    got = decoder_of(head, structure).relu(
         head.query, threshold=threshold, power=power, lengths=np.array(visible)
     )
     assert_certified(got, head.relu(threshold, power, visible))
@@ -93,6 +95,18 @@ def test_exact_scores_are_read_exactly(structure, power, data):
         else:
             assert got.output[i].tolist() == [0.0] * head.value.shape[1]
             assert got.lse[i] == -math.inf
+
+
+@each_prefix
+def test_queries_that_see_no_key_get_zero(structure):
+    """Where there is none, and where there are some."""
+    query, key = np.ones((3, 4)), np.ones((5, 4))
+    for keys, lengths in ((key[:0], None), (key, np.zeros(3, int)), (key, np.array([0, 5, 0]))):
+        got = Decoder(keys, keys, structure=structure).relu(query, threshold=0.5, lengths=lengths)
+        seen = np.zeros(3) if lengths is None else lengths
+        assert got.reported.tolist() == seen.tolist()
+        assert np.isneginf(got.lse).tolist() == (seen == 0).tolist()
+        assert (got.output[seen == 0] == 0.0).all()
 
 
 @each_structure
