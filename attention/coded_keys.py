@@ -16,7 +16,7 @@ import numpy as np
 from halfspace.basis import Basis
 from halfspace.code_filter import aim_at_codes, bar_of
 from halfspace.codes import Leading
-from halfspace.integer_dot import BLOCK, paired_products, room_of, tiles_ahead
+from halfspace.integer_dot import AHEAD, BLOCK, paired_products, room_of
 from halfspace.jit import kernel, part
 from halfspace.tiles import TILE, used_lanes
 
@@ -100,10 +100,9 @@ def aim_queries(head, queries):
 @part
 def fill_tiles(codes, always, weights, q, count, first, last, out):
     """Products of tiles first … last - 1 with `count` queries from q on; those not coded, any."""
-    steps = tiles_ahead(codes)
     for t in range(first, last):
         if always[t] != _ALL:
-            paired_products(codes, t, t + steps, weights, q, count, out)
+            paired_products(codes, t, AHEAD, weights, q, count, out)
 
 
 @kernel

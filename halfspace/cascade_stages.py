@@ -14,7 +14,7 @@ from .basis import Basis
 from .code_filter import aim, bar_of, row_product, row_score
 from .codes import Leading, Rows, check_leading
 from .cover import close_gaps
-from .integer_dot import BLOCK, room_of, survivors, tiles_ahead
+from .integer_dot import AHEAD, BLOCK, room_of, survivors
 from .jit import kernel, part
 from .layout import Stored, expect
 from .predicate import LIMBS, exact_sign
@@ -223,16 +223,16 @@ def ask_for(rows, t, lanes):
 
 
 @part(inline=True)
-def tile_to_come(t, first, left, steps, every):
-    """The tile that is read so many steps after t; t itself where nobody knows.
+def rows_ahead(t, first, left, rows, every):
+    """How far ahead of tile t, of so many rows, memory is to be asked for what is read next.
 
     Those that are read after t are `left` of the word of tile `first`, or `every` tile is.
     """
     if every:
-        return t + steps
-    for _ in range(steps - 1):
+        return AHEAD
+    for _ in range(AHEAD // rows - 1):
         left &= left - _ONE
-    return first + lowest_lane(left) if left else t
+    return (first + lowest_lane(left) - t) * rows if left else 0
 
 
 @part
@@ -298,11 +298,11 @@ def cover_cascade(
     given = Given(normals, offsets, prepare(normals[0], offsets[0], closed, targets.narrow[0]))
     found = Found(parts, masks, np.arange(group) * tiles, counts, work, done, stop_at_first)
     waiting, opened = make_waiting(), np.empty(bars.size, np.uint64)
-    block, number, steps = 1 if group == 1 else BLOCK, 0, tiles_ahead(codes)
+    block, number, rows = 1 if group == 1 else BLOCK, 0, codes.shape[1]
     for head in range(heads.shape[0]):
         used, open_tiles = used_lanes(tiles, head), cascade.forced[head]
         for start in range(0, group, block):
-            survivors(heads, head, head + 1, above, start, block, head_bars, bits, sums, passing)
+            survivors(heads, head, AHEAD, above, start, block, head_bars, bits, sums, passing)
             for q in range(start, start + block):
                 opened[q] = passing[q - start] & used
                 open_tiles |= opened[q]
@@ -316,15 +316,15 @@ def cover_cascade(
             open_tiles &= open_tiles - _ONE
             t = head * TILE + np.int64(bit)
             used = used_lanes(count, t)
-            coming = tile_to_come(t, head * TILE, open_tiles, steps, every)
+            ahead = rows_ahead(t, head * TILE, open_tiles, rows, every)
             for start in range(0, group, block):
                 wanted = opened[start]
                 for q in range(start + 1, start + block):
                     wanted |= opened[q]
                 if not (((wanted >> bit) & _ONE) or always[t]):
                     continue
-                survivors(codes, t, coming, leading, start, block, bars, bits, sums, passing)
-                coming = t
+                survivors(codes, t, ahead, leading, start, block, bars, bits, sums, passing)
+                ahead = 0
                 for q in range(start, min(start + block, group)):
                     mask = (passing[q - start] | always[t]) & used
                     if not mask or done[q]:

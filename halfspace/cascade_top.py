@@ -7,9 +7,9 @@ are ranked exactly (`ranking.py`).
 
 import numpy as np
 
-from .cascade_stages import LEAST, ask_for, make_sums, make_targets, tile_to_come
+from .cascade_stages import LEAST, ask_for, make_sums, make_targets, rows_ahead
 from .code_filter import bar_of, row_product, row_score
-from .integer_dot import BLOCK, survivors, tiles_ahead
+from .integer_dot import AHEAD, BLOCK, survivors
 from .jit import kernel, part
 from .predicate import LIMBS
 from .query import prepare, settled_range
@@ -65,7 +65,7 @@ def top_cascade(cascade, normals, live, slots, scores):
     errors, filled, zero = np.empty(k), np.zeros(1, np.int64), np.zeros(1)
     room = min(count, max(2 * k, LEAST_ROOM))
     keys, found = np.empty(room), np.empty(room, np.int32)
-    pending, waiting, steps = np.empty(4 * TILE, np.int64), 0, tiles_ahead(codes)
+    pending, waiting = np.empty(4 * TILE, np.int64), 0
     # A score that may overflow the floats it is summed in says nothing.
     limit = OVERFLOWING[0] if points.itemsize == 4 else OVERFLOWING[1]
     reach = cascade.reach if cascade.reach * (points.shape[1] + 1) < limit else np.inf
@@ -87,8 +87,8 @@ def top_cascade(cascade, normals, live, slots, scores):
                 t = head * TILE + lowest_lane(bit)
                 mask = always[t]
                 if opened & bit:
-                    coming = tile_to_come(t, head * TILE, left, steps, every)
-                    survivors(codes, t, coming, targets.leading, 0, 1, bars, bits, sums, passing)
+                    ahead = rows_ahead(t, head * TILE, left, codes.shape[1], every)
+                    survivors(codes, t, ahead, targets.leading, 0, 1, bars, bits, sums, passing)
                     mask |= passing[0]
                 mask &= live_lanes(live, t, used_lanes(count, t) & ~bare[t])
                 if by_rows:
@@ -103,7 +103,7 @@ def top_cascade(cascade, normals, live, slots, scores):
                 head += 1
                 if head < heads.shape[0]:
                     survivors(
-                        heads, head, head + 1, targets.heads, 0, 1, head_bars, bits, sums, passing
+                        heads, head, AHEAD, targets.heads, 0, 1, head_bars, bits, sums, passing
                     )
                     opened = passing[0] & used_lanes(tiles, head)
                     left = opened | cascade.forced[head]

@@ -29,7 +29,7 @@ from .layout import Stored, expect
 from .query import SINGLE, gamma
 from .tiles import TILE, frozen
 
-COVERED = {4: (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4), 6: (1.1,), 8: (1.25,)}
+COVERED = {4: (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4), 6: (1.1, 1.0, 0.9, 0.8), 8: (1.25,)}
 """What codes of so many bits may cover, in ranges of a sample; with small steps, to be clamped adds
 much to a residual, and few points are to be."""
 

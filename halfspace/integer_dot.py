@@ -9,8 +9,7 @@ are exact (255 * 127 a coordinate: 32 bits hold the sum for d < 66 000, and a ba
 VNNI; 64 products an instruction), plain loops elsewhere.
 
 Instructions so wide see little ahead, and processors guess badly where tiles are left out: each
-load asks memory for the same place of the tile that comes next, which makes reading up to twice as
-fast.
+load asks memory for what is so many rows ahead, which makes reading up to twice as fast.
 """
 
 import llvmlite.binding
@@ -41,16 +40,10 @@ MOST_PAIRED = 2**29 // FINER
 GROUPS = {4: (1, 8), 6: (3, 16), 8: (1, 4)}
 """Rows that belong together and the coordinates they hold, for codes of so many bits."""
 
-AHEAD = 8192
-"""Bytes of codes that are on their way from memory while others are multiplied."""
+AHEAD = 32
+"""Rows of codes that are on their way from memory while others are multiplied."""
 
 _LANES = 16  # of one instruction
-
-
-@part
-def tiles_ahead(codes):
-    """Tiles of codes to ask for memory ahead."""
-    return max(1, AHEAD // (codes.shape[1] * ROW))
 
 
 @part
@@ -179,7 +172,7 @@ class _Emitter:  # pragma: no cover (it runs where kernels are compiled)
 
 
 def _sums(context, builder, signature, arguments, queries, bits):  # pragma: no cover (as above)
-    """An emitter and the products of a tile with queries: codes, t, coming, normals and q first.
+    """An emitter and the products of a tile with queries: codes, t, ahead, normals and q first.
 
     The addresses of the arrays among the rest of the arguments come with them.
     """
@@ -194,7 +187,7 @@ def _sums(context, builder, signature, arguments, queries, bits):  # pragma: no 
     width = cgutils.unpack_tuple(builder, arrays[3].shape)[1]
     size = builder.mul(rows, emitter.address(ROW))
     tile = builder.add(start[0], builder.mul(arguments[1], size))
-    ahead = builder.mul(builder.sub(arguments[2], arguments[1]), size)
+    ahead = builder.mul(arguments[2], emitter.address(ROW))
     places = [builder.add(arguments[4], emitter.address(i)) for i in range(queries)]
     each = [builder.add(start[3], builder.mul(place, width)) for place in places]
     sums = emitter.products(tile, ahead, rows, each)
@@ -207,7 +200,7 @@ def _mask_instruction(queries: int, bits: int):  # pragma: no cover (as above)
     """`survivors` for so many queries, in instructions."""
 
     @intrinsic
-    def masks(typing_context, codes, t, coming, normals, q, bars, out):
+    def masks(typing_context, codes, t, ahead, normals, q, bars, out):
         def generate(context, builder, signature, arguments):
             emitter, sums, places, start, _ = _sums(
                 context, builder, signature, arguments, queries, bits
@@ -229,7 +222,7 @@ def _pair_instruction(queries: int):  # pragma: no cover (as above)
     """`paired_products` for so many queries, in instructions."""
 
     @intrinsic
-    def fill(typing_context, codes, t, coming, normals, q, out):
+    def fill(typing_context, codes, t, ahead, normals, q, out):
         def generate(context, builder, signature, arguments):
             doubled = [*arguments]
             doubled[4] = builder.mul(arguments[4], ir.Constant(arguments[4].type, 2))
@@ -261,22 +254,22 @@ _fill_one, _fill_two = (_pair_instruction(count) for count in (1, 2))
 
 @part
 def _survivors_by_instruction(  # pragma: no cover (compiled code only)
-    codes, t, coming, normals, q, count, bars, bits, sums, out
+    codes, t, ahead, normals, q, count, bars, bits, sums, out
 ):
     if bits == 4:
         if count == 1:
-            _one_by_4(codes, t, coming, normals, q, bars, out)
+            _one_by_4(codes, t, ahead, normals, q, bars, out)
         else:
-            _block_by_4(codes, t, coming, normals, q, bars, out)
+            _block_by_4(codes, t, ahead, normals, q, bars, out)
     elif bits == 6:
         if count == 1:
-            _one_by_6(codes, t, coming, normals, q, bars, out)
+            _one_by_6(codes, t, ahead, normals, q, bars, out)
         else:
-            _block_by_6(codes, t, coming, normals, q, bars, out)
+            _block_by_6(codes, t, ahead, normals, q, bars, out)
     elif count == 1:
-        _one_by_8(codes, t, coming, normals, q, bars, out)
+        _one_by_8(codes, t, ahead, normals, q, bars, out)
     else:
-        _block_by_8(codes, t, coming, normals, q, bars, out)
+        _block_by_8(codes, t, ahead, normals, q, bars, out)
 
 
 @part(inline=True)
@@ -317,7 +310,7 @@ def _add_products_by_loops(codes, t, normals, i, bits, sums):
 
 
 @part
-def survivors_by_loops(codes, t, coming, normals, q, count, bars, bits, sums, out):
+def survivors_by_loops(codes, t, ahead, normals, q, count, bars, bits, sums, out):
     """`survivors` in plain loops."""
     for i in range(q, q + count):
         _products_by_loops(codes, t, normals, i, bits, sums)
@@ -329,17 +322,17 @@ def survivors_by_loops(codes, t, coming, normals, q, count, bars, bits, sums, ou
 
 @part
 def _paired_by_instruction(  # pragma: no cover (compiled code only)
-    codes, t, coming, normals, q, count, out
+    codes, t, ahead, normals, q, count, out
 ):
     if count == 1:
-        _fill_one(codes, t, coming, normals, q, out)
+        _fill_one(codes, t, ahead, normals, q, out)
     else:
         for i in range(0, count, 2):
-            _fill_two(codes, t, coming, normals, q + i, out[i : i + 2])
+            _fill_two(codes, t, ahead, normals, q + i, out[i : i + 2])
 
 
 @part
-def paired_by_loops(codes, t, coming, normals, q, count, out):
+def paired_by_loops(codes, t, ahead, normals, q, count, out):
     """`paired_products` in plain loops."""
     for i in range(count):
         sums = out[i, t * TILE : (t + 1) * TILE]
@@ -356,8 +349,8 @@ Parameters
 ----------
 codes : uint8 array, shape (tiles, rows, 256)
     At least one row; whole groups.
-t, coming : int
-    The tile, and one to ask memory for; t itself asks for none.
+t, ahead : int
+    The tile, and how many rows ahead of it memory is asked for; 0 asks for none.
 normals : int8 array, shape (queries, coordinates that the rows hold)
 q, count : int
     The first query, and how many: 1 or `BLOCK`.
@@ -374,7 +367,7 @@ paired_products = _paired_by_instruction if has_dot_instruction() else paired_by
 
 Parameters
 ----------
-codes, t, coming
+codes, t, ahead
     As for `survivors`.
 normals : int8 array, shape (2 queries, coordinates that the rows hold)
     A query is 64 times row 2 q and row 2 q + 1.

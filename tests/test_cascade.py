@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 import halfspace
 from halfspace import basis as bases
 from halfspace import cascade_fit
-from halfspace.cascade_stages import make_targets, tile_to_come
-from halfspace.integer_dot import BLOCK, survivors
+from halfspace.cascade_stages import make_targets, rows_ahead
+from halfspace.integer_dot import AHEAD, BLOCK, survivors
 from halfspace.jit import kernel
 from halfspace.tiles import LINE, TILE, popcount, used_lanes
 
@@ -160,7 +160,7 @@ def _passing(index, normals, offsets):
     for t in range(index.tiles.norms.size):
         for q in range(m):
             survivors(
-                index.leading.codes, t, t, targets.leading, q, 1, targets.bars,
+                index.leading.codes, t, 0, targets.leading, q, 1, targets.bars,
                 index.leading.bits, sums, out,
             )  # fmt: skip
             total += popcount((out[0] | index.always[t]) & used_lanes(count, t))
@@ -236,21 +236,21 @@ def test_few_queries_are_not_taken_for_all_there_will_be():
     assert passing(told, fresh) < 1.5 * passing(halfspace.Cascade(points), fresh)
 
 
-# Where it goes next.
+# What is asked for from memory.
 
 
 @kernel
-def _to_come(t, first, left, steps, every):
-    return tile_to_come(t, first, left, steps, every)
+def _ahead(t, first, left, rows, every):
+    return rows_ahead(t, first, left, rows, every)
 
 
-@given(rng=rngs(), steps=st.integers(1, 9), at=st.integers(0, TILE - 1), few=st.booleans())
-def test_the_tile_to_come_is_the_one_so_many_steps_on(rng, steps, at, few):
+@given(rng=rngs(), rows=st.integers(1, 40), at=st.integers(0, TILE - 1), few=st.booleans())
+def test_memory_is_asked_for_what_is_read_next(rng, rows, at, few):
     word = int(rng.integers(0, 2**64, dtype=np.uint64))
     if few:
         word &= int(rng.integers(0, 2**64, dtype=np.uint64)) & 0xFFF00000000000FF
     left = [lane for lane in range(at + 1, TILE) if word >> lane & 1]
-    mask = np.uint64(sum(1 << lane for lane in left))
-    want = 640 + left[steps - 1] if len(left) >= steps else 640 + at
-    assert _to_come(640 + at, 640, mask, steps, False) == want
-    assert _to_come(640 + at, 640, mask, steps, True) == 640 + at + steps
+    mask, steps = np.uint64(sum(1 << lane for lane in left)), max(1, AHEAD // rows)
+    want = (left[steps - 1] - at) * rows if len(left) >= steps else 0
+    assert _ahead(640 + at, 640, mask, rows, False) == want
+    assert _ahead(640 + at, 640, mask, rows, True) == AHEAD

@@ -43,9 +43,9 @@ def _parts(row, most, bar, at, step, faint, chosen, weights, places, counts):
 def _paired(codes, normals, q, count, by_loops, out):
     for t in range(codes.shape[0]):
         if by_loops:
-            paired_by_loops(codes, t, t + 1, normals, q, count, out)
+            paired_by_loops(codes, t, 9, normals, q, count, out)
         else:
-            paired_products(codes, t, t + 1, normals, q, count, out)
+            paired_products(codes, t, 9, normals, q, count, out)
 
 
 @examples(0.5)

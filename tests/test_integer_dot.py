@@ -18,11 +18,11 @@ from .strategies import rngs
 def _masks(codes, normals, q, count, bars, bits, by_loops):
     sums, out = np.empty(TILE, np.int32), np.zeros((codes.shape[0], BLOCK), np.uint64)
     for t in range(codes.shape[0]):
-        coming = t + 5 * (t % 3)  # also beyond the last one
+        ahead = 99 * (t % 3 - 1)  # also beyond the last one, and before the first
         if by_loops:
-            survivors_by_loops(codes, t, coming, normals, q, count, bars, bits, sums, out[t])
+            survivors_by_loops(codes, t, ahead, normals, q, count, bars, bits, sums, out[t])
         else:
-            survivors(codes, t, coming, normals, q, count, bars, bits, sums, out[t])
+            survivors(codes, t, ahead, normals, q, count, bars, bits, sums, out[t])
     return out[:, :count]
 
 
