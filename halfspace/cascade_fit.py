@@ -33,6 +33,10 @@ from .tiles import TILE, frozen, line_zeros
 
 SAMPLE = 4096
 DIRECTIONS = 16
+"""Normals that filters are tried on."""
+
+OTHERS = 8
+"""One normal in so many is taken to be any where nobody says which there will be."""
 
 USUAL_SHARE = 0.001
 """Share of the points a report is expected to hold where nobody says."""
@@ -246,32 +250,42 @@ def _tile_and_choose(
 
 
 def _likely_normals(sample: NDArray, rng: np.random.Generator) -> NDArray:
-    """Normals for points of which nobody says what they will be asked: any, and like the points."""
-    like = sample[rng.permutation(len(sample))[: DIRECTIONS // 2]].astype(np.float64)
-    if len(like):
+    """Normals like the points, seen from their median; any where all points are one."""
+    if len(sample):
         with np.errstate(all="ignore"):
-            like -= sample.mean(axis=0, dtype=np.float64)
-    return np.concatenate([rng.standard_normal((DIRECTIONS - len(like), sample.shape[1])), like])
+            # A mean would be where a few points far out pull it, and all normals alike.
+            like = sample.astype(np.float64) - np.median(sample, axis=0)
+            like /= np.abs(like).max(axis=1, keepdims=True)
+        like = like[np.isfinite(like).all(axis=1)]
+        if len(like):
+            return like
+    return rng.standard_normal((DIRECTIONS, sample.shape[1]))
 
 
 def _told_apart(
-    normals: NDArray | None, rng: np.random.Generator
-) -> tuple[NDArray | None, NDArray | None]:
-    """Normals to fit a basis to and others to try it on, where there are enough of them."""
-    if normals is None or len(normals) < 2 * DIRECTIONS:
+    normals: NDArray | None, sample: NDArray, rng: np.random.Generator
+) -> tuple[NDArray, NDArray]:
+    """Normals to fit a basis to and others to try it on, where there are enough of them.
+
+    Where there are none, they are taken to be like the points, and a few to be any.
+    """
+    told = normals is not None and len(normals) > 0
+    if not told:
+        normals = _likely_normals(sample, rng)
+    if len(normals) < 2 * DIRECTIONS:
         return normals, normals
     picked = rng.permutation(len(normals))
-    return normals[picked[DIRECTIONS:]], normals[picked[:DIRECTIONS]]
+    fitted, tried = normals[picked[DIRECTIONS:]], normals[picked[:DIRECTIONS]]
+    if not told:
+        some = rng.standard_normal((len(fitted) // OTHERS, sample.shape[1]))
+        fitted = np.concatenate([fitted, some])
+    return fitted, tried
 
 
-def _asked(sample: NDArray, normals: NDArray | None, rng: np.random.Generator) -> NDArray:
+def _asked(normals: NDArray) -> NDArray:
     """Normals (q, d) to try filters on, of those that are expected."""
-    if normals is None or not len(normals):
-        asked = _likely_normals(sample, rng)
-    else:
-        asked = normals[:DIRECTIONS]
     with np.errstate(all="ignore"):
-        asked = asked / np.abs(asked).max(axis=1, keepdims=True)
+        asked = normals[:DIRECTIONS] / np.abs(normals[:DIRECTIONS]).max(axis=1, keepdims=True)
     return asked[np.isfinite(asked).all(axis=1)]
 
 
@@ -292,12 +306,12 @@ def fit_cascade(
     picked = np.sort(rng.choice(len(points), min(len(points), 2 * rows), replace=False))
     sample, d = points[picked], points.shape[1]
     mine, others = (sample, sample) if len(picked) == count else (sample[::2], sample[1::2])
-    fitted, tried = _told_apart(normals, rng)
+    fitted, tried = _told_apart(normals, mine, rng)
     basis = fit_basis(mine, fitted, REACH)
     u, lengths = transformed(basis, others)
     u = u[lengths <= basis.reach]
     share = USUAL_SHARE if expected_count is None else min(expected_count, count) / max(1, count)
-    asked = _asked(others, tried, rng)
+    asked = _asked(tried)
     chosen, opened, heads = (Shape(d, 8, False), 1.0, 1.0, 1.0 + 0.1 * d), 1.0, d
     if len(u) >= TILE and len(asked):
         with np.errstate(all="ignore"):
