@@ -43,7 +43,7 @@ class Cascade(StaticIndex):
         As for `Index`.
     queries : array_like, shape (m, d), optional
         Normals like those to come, from a few dozen on: the basis and the codes are made for them.
-        Without any, they are taken to be like the points seen from their median, and a few to be any.
+        Without any, they are taken to be like the points, seen from their median, and some any.
     expected_count : int, optional
         Points a report is expected to hold; 0.1 % of them if not given.
 
