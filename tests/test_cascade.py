@@ -236,6 +236,19 @@ def test_few_queries_are_not_taken_for_all_there_will_be():
     assert passing(told, fresh) < 1.5 * passing(halfspace.Cascade(points), fresh)
 
 
+@pytest.mark.skipif(not JIT, reason="interpreted, so many points take too long")
+def test_normals_like_the_points_are_expected_where_nobody_says():
+    """Along a decaying spectrum they let most tiles be skipped."""
+    rng, d = np.random.default_rng(1), 32
+    points, normals = (
+        rng.standard_normal((rows, d)) / np.arange(1, d + 1) for rows in (PLENTY, 108)
+    )
+    untold, told = (halfspace.Cascade(points, queries=q) for q in (None, normals[8:]))
+    offsets = np.quantile(points @ normals[:8].T, 0.999, axis=0)
+    read = [index.work(normals[:8], offsets).points_touched.mean() for index in (untold, told)]
+    assert read[0] <= 1.5 * read[1] < 0.3 * PLENTY
+
+
 # What is asked for from memory.
 
 
