@@ -18,6 +18,8 @@ from asv_benchmarks import (
     clock,
     contestants,
     data,
+    decode,
+    dynamic,
     high,
     high_contestants,
     high_play,
@@ -262,3 +264,23 @@ def test_prefill_is_measured(capsys):
     prefill.show_prefill(1, (16_384,))
     printed = capsys.readouterr().out
     assert all(case.name in printed for case in prefill.CASES)
+
+
+@pytest.mark.skipif(not JIT, reason="interpreted, so much takes too long")
+def test_decode_is_measured(capsys, tmp_path):
+    rng = np.random.default_rng(0)
+    names = [f"{letter}_{head}" for letter in "qkv" for head in ("1_8", "2_8")]
+    arrays = {name: rng.standard_normal((300, 8)).astype(np.float16) for name in names}
+    np.savez(tmp_path / "heads.npz", **arrays)
+    decode.show_decode(1, tmp_path / "heads.npz")
+    printed = capsys.readouterr().out
+    assert all(case.name in printed for case in decode.cases(tmp_path / "heads.npz"))
+
+
+@pytest.mark.skipif(not JIT, reason="interpreted, so much takes too long")
+def test_points_that_change_are_measured(capsys):
+    assert dynamic.main(["--points", "600", "--batch", "100", "--rounds", "1"]) == 0
+    assert dynamic.main(["load", "--points", "1000", "--seconds", "0.3", "--readers", "2"]) == 0
+    printed = capsys.readouterr().out
+    assert "cascade d=16" in printed
+    assert "answers wrong" in printed
