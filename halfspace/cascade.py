@@ -34,7 +34,7 @@ class Cascade(StaticIndex):
     """Certified 4-, 6- or 8-bit filters in a basis made for the data, then the exact predicate.
 
     For d >= 8, where trees do not prune. Build O(n d^2), query O(n p) codes and O(d)
-    for each point that passes; memory at most 1.5 times that of points in float32, from d = 32 on.
+    for each point that passes; memory at most 1.5 times that of points in float32, from d = 16 on.
     Answers and errors as for `Index`; what is chosen from samples only decides the speed.
 
     Parameters

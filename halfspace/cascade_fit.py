@@ -68,8 +68,11 @@ LEAST_TILE = 8
 MOST_OPENED = 0.6
 """Share of a sample's tiles up to which order pays; those of all points are smaller."""
 
-MOST_CODES = 0.42
-"""Bytes of codes for each byte of float32 points, where d does not force more."""
+MOST_MEMORY = 1.5
+"""Times the bytes of float32 points that are taken in all, where d does not force more."""
+
+OTHER_BYTES = 5.0
+"""A point, beside points and codes: ranks, norms, heads of few coordinates."""
 
 
 class Shape(NamedTuple):
@@ -204,6 +207,12 @@ def _reading(d: int, shape: Shape) -> float:
     return LEADING_POINT + LEADING_BYTE[shape.bits] * leading_width(d, shape.p, shape.bits)
 
 
+def _memory(d: int, shape: Shape) -> float:
+    """Bytes in all, for each of float32 points."""
+    width = leading_width(d, shape.p, shape.bits)
+    return 1.0 + (width * (1.0 + 1.0 / TILE) + shape.rows * d + OTHER_BYTES) / (4.0 * d)
+
+
 def _choose(trial: _Trial, itemsize: int, opened: float) -> tuple[Shape, float, float, float]:
     """The cheapest shape, what passes its stages, and nanoseconds a point that takes.
 
@@ -218,8 +227,7 @@ def _choose(trial: _Trial, itemsize: int, opened: float) -> tuple[Shape, float, 
     for bits, each in steps.items():
         for p in _widths(d):
             shape = Shape(p, bits, p < d or bits < 8)
-            width = leading_width(d, p, bits)
-            if p < d and width + d > MOST_CODES * 4 * d:
+            if (p < d or bits < 8) and _memory(d, shape) > MOST_MEMORY:
                 continue
             passed = _passed(trial, Steps(*(a[:p] for a in each[:4]), each.most), p)
             still_open = min(passed, unsettled) if shape.rows else passed

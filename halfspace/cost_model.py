@@ -36,6 +36,9 @@ NODE, NODE_FRAME, NODE_WIDE = 1.6, 0.085, 2.65
 TREE_POINT, TREE_COORDINATE = 0.46, 0.0125
 """ns a point scored by a tree, whose queries share what they read."""
 
+CACHED, FAR_COORDINATE = 2.0**25, 0.055
+"""Bytes of points that stay in cache, and ns for each byte of those that do not."""
+
 TREE_ID = 4.8
 """ns an id reported by a tree: it must be sorted."""
 
@@ -186,7 +189,9 @@ def node_ns(d: int) -> float:
 
 def tree_query(load: Load, visits: Visits) -> float:
     """Nanoseconds a query of a tree that visits so much."""
-    point = TREE_POINT + TREE_COORDINATE * load.point_bytes
+    far = max(0.0, 1.0 - CACHED / (load.n * load.point_bytes))
+    byte = (1.0 - far) * TREE_COORDINATE + far * FAR_COORDINATE
+    point = TREE_POINT + byte * load.point_bytes
     return TREE_CALL + visits.nodes * node_ns(load.d) + visits.points * point + TREE_ID * load.count
 
 

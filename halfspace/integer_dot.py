@@ -247,8 +247,26 @@ def _pair_instruction(queries: int):  # pragma: no cover (as above)
     return fill
 
 
+def _product_instruction(bits: int):  # pragma: no cover (as above)
+    """`products` in instructions."""
+
+    @intrinsic
+    def fill(typing_context, codes, t, ahead, normals, q, out):
+        def generate(context, builder, signature, arguments):
+            emitter, sums, _, start, _ = _sums(context, builder, signature, arguments, 1, bits)
+            first = builder.mul(arguments[1], emitter.address(4 * TILE))
+            emitter.store(sums[0], builder.add(start[5], first))
+            return context.get_dummy_value()
+
+        index = types.int64
+        return types.void(codes, index, index, normals, index, out), generate
+
+    return fill
+
+
 _one_by_4, _one_by_6, _one_by_8 = (_mask_instruction(1, bits) for bits in (4, 6, 8))
 _block_by_4, _block_by_6, _block_by_8 = (_mask_instruction(BLOCK, bits) for bits in (4, 6, 8))
+_products_by_4, _products_by_6, _products_by_8 = map(_product_instruction, (4, 6, 8))
 _fill_one, _fill_two = (_pair_instruction(count) for count in (1, 2))
 
 
@@ -321,6 +339,24 @@ def survivors_by_loops(codes, t, ahead, normals, q, count, bars, bits, sums, out
 
 
 @part
+def _products_by_instruction(  # pragma: no cover (compiled code only)
+    codes, t, ahead, normals, q, bits, out
+):
+    if bits == 4:
+        _products_by_4(codes, t, ahead, normals, q, out)
+    elif bits == 6:
+        _products_by_6(codes, t, ahead, normals, q, out)
+    else:
+        _products_by_8(codes, t, ahead, normals, q, out)
+
+
+@part
+def products_by_loops(codes, t, ahead, normals, q, bits, out):
+    """`products` in plain loops."""
+    _products_by_loops(codes, t, normals, q, bits, out[t * TILE : (t + 1) * TILE])
+
+
+@part
 def _paired_by_instruction(  # pragma: no cover (compiled code only)
     codes, t, ahead, normals, q, count, out
 ):
@@ -360,6 +396,18 @@ bits : int
 sums : int32 array, shape (64,)
     Scratch.
 out : uint64 array, shape (BLOCK,)
+"""
+
+products = _products_by_instruction if has_dot_instruction() else products_by_loops
+"""Products of all lanes of tile t with query q.
+
+Parameters
+----------
+codes, t, ahead, normals, bits
+    As for `survivors`.
+q : int
+out : int32 array, shape (at least 64 tiles,)
+    From 64 t on.
 """
 
 paired_products = _paired_by_instruction if has_dot_instruction() else paired_by_loops

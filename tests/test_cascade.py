@@ -190,7 +190,7 @@ def test_a_basis_for_the_queries_lets_fewer_points_pass(monkeypatch):
 
 
 @pytest.mark.skipif(not JIT, reason="interpreted, so many points take too long")
-@pytest.mark.parametrize("d", [32, 64, 128])
+@pytest.mark.parametrize("d", [16, 32, 64, 128])
 def test_memory_is_at_most_one_and_a_half_times_that_of_the_points(d):
     assert halfspace.Cascade(cloud(PLENTY, d)).nbytes <= 1.5 * PLENTY * d * 4
 

@@ -5,7 +5,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from halfspace.integer_dot import BLOCK, GROUPS, ROW, survivors, survivors_by_loops
+from halfspace.integer_dot import (
+    BLOCK,
+    GROUPS,
+    ROW,
+    products,
+    products_by_loops,
+    survivors,
+    survivors_by_loops,
+)
 from halfspace.jit import kernel
 from halfspace.tiles import TILE
 
@@ -47,3 +55,26 @@ def test_survivors_are_those_of_plain_loops(bits, count, rng, rows, extreme):
     reached = (products >= bars)[:, q : q + count].reshape(2, TILE, count)
     want = (reached.astype(object) << np.arange(TILE).astype(object)[:, None]).sum(axis=1)
     assert masks.tolist() == want.tolist()
+
+
+@kernel
+def _all_products(codes, normals, q, bits, by_loops):
+    out = np.empty(codes.shape[0] * TILE, np.int32)
+    for t in range(codes.shape[0]):
+        if by_loops:
+            products_by_loops(codes, t, 0, normals, q, bits, out)
+        else:
+            products(codes, t, 0, normals, q, bits, out)
+    return out
+
+
+@pytest.mark.parametrize("bits", sorted(GROUPS))
+@examples(0.5)
+@given(rng=rngs(), rows=st.integers(1, 20))
+def test_products_are_those_of_plain_arithmetic(bits, rng, rows):
+    size, held = GROUPS[bits]
+    tiles = rng.integers(0, 256, (3, rows * size, ROW), dtype=np.uint8)
+    normals = rng.integers(-127, 128, (2, rows * held)).astype(np.int8)
+    want = unpacked(tiles, bits) @ normals[1].astype(np.int64)
+    for by_loops in (False, True):
+        assert _all_products(tiles, normals, 1, bits, by_loops).tolist() == want.tolist()
