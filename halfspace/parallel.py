@@ -130,9 +130,12 @@ def check() -> None:
 
 def run(tasks: Sequence[Callable[[], Result]]) -> list[Result]:
     """Call every task, side by side where that may help, and return the results in order."""
+    if len(tasks) == 1:
+        check()
+        return [tasks[0]()]
     cancelled = getattr(_worker, "cancelled", None)
     # A task that itself calls run() stays in its thread: waiting for the pool it occupies can hang.
-    if len(tasks) < 2 or _threads == 1 or getattr(_worker, "busy", False):
+    if not tasks or _threads == 1 or getattr(_worker, "busy", False):
         return [_unless_cancelled(cancelled, task) for task in tasks]
     futures = []
     try:

@@ -206,7 +206,10 @@ class StaticIndex(Index):
         if limit is not None:
             check_total(sum(find(self, lambda block: block.total)), limit)
         blocks = find(self, cover.keep)
-        indptr = np.cumsum(np.concatenate([np.zeros(1, np.int64), *(b.counts for b in blocks)]))
+        counts = [block.counts for block in blocks]
+        each = counts[0] if len(counts) == 1 else np.concatenate([np.zeros(0, np.int64), *counts])
+        indptr = np.zeros(len(each) + 1, np.int64)
+        each.cumsum(out=indptr[1:])
         check_room(indptr[-1] * 8, "report")
         indices = np.empty(indptr[-1], np.int64)
         ranks = self.structure.tiles.ranks

@@ -12,9 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import attention
 import halfspace
 from asv_benchmarks import (
     benchmarks,
+    certificates,
     clock,
     contestants,
     data,
@@ -284,3 +286,24 @@ def test_points_that_change_are_measured(capsys):
     printed = capsys.readouterr().out
     assert "cascade d=16" in printed
     assert "answers wrong" in printed
+
+
+@pytest.mark.skipif(not JIT, reason="interpreted, so much takes too long")
+def test_certificates_are_held_against_errors(capsys, tmp_path):
+    rng = np.random.default_rng(0)
+    arrays = {f"{c}_0_1": rng.standard_normal((300, 8)).astype(np.float16) for c in "qkv"}
+    np.savez(tmp_path / "heads.npz", **arrays)
+    assert certificates.show_certificates(tmp_path / "heads.npz", 3)
+    assert "0_1, TopR" in capsys.readouterr().out
+
+
+def test_a_broken_bound_is_noticed():
+    broken = np.full(1000, 1.0)
+    tally = certificates.Tally(broken, 0.5 * broken, broken, broken, np.zeros(1000, bool))
+    certain, drawn = attention.Error(1e-2), attention.Sampled(0.05, 1e-2)
+    assert not certificates.verdict(certain, tally)
+    assert certificates.verdict(certain, tally._replace(bound=broken))
+    drawn_tally = tally._replace(sampled=np.ones(1000, bool))
+    assert not certificates.verdict(drawn, drawn_tally)
+    few = np.where(np.arange(1000) < 9, 0.5, 2.0)
+    assert certificates.verdict(drawn, drawn_tally._replace(bound=few))
