@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from . import parallel
 from .static_index import StaticIndex
 from .tombstones import Rows, Segment
 
@@ -21,6 +22,9 @@ DEAD_SHARE = 1 / 3
 
 GROWTH = 3
 """Times that a segment is at least as large as the next."""
+
+JOIN_NANOSECONDS = 30.0
+"""Estimated cost of copying a point together with others."""
 
 
 class Loose:
@@ -74,7 +78,11 @@ def next_merge(parts: Sequence[Segment | Loose]) -> tuple[int, int] | None:
 
 def merged(parts: Sequence[Segment | Loose], build: Callable[[Rows], StaticIndex]) -> Segment:
     """One segment of the live points of all parts."""
-    return Segment(build(Rows.joined([part.rows() for part in parts])))
+    rows = parallel.interruptible(
+        lambda: Rows.joined([part.rows() for part in parts]),
+        JOIN_NANOSECONDS * sum(map(len, parts)),
+    )
+    return Segment(build(rows))
 
 
 def rebuilt(

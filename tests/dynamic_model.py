@@ -3,11 +3,14 @@
 Sizes are small, so that a few dozen steps build, merge and rebuild segments.
 """
 
+import tempfile
+from pathlib import Path
+
 import numpy as np
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from halfspace import Dynamic
+from halfspace import Dynamic, load
 
 from . import oracle
 from .strategies import DTYPES, arrays, offsets
@@ -158,6 +161,14 @@ class DynamicMachine(RuleBasedStateMachine):
     @rule()
     def snapshot(self):
         self.snapshots = [*self.snapshots, (self.index.snapshot(), self.model.copy())][-3:]
+
+    @rule(mapped=st.booleans())
+    def save_and_load(self, mapped):
+        with tempfile.TemporaryDirectory() as directory:
+            path = Path(directory) / "index"
+            self.index.save(path)
+            self.index.close()
+            self.index = load(path, mmap=mapped)
 
     def ask(self, data, index, model):
         m = data.draw(st.integers(1, 3))
