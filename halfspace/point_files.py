@@ -20,7 +20,7 @@ import numpy as np
 
 from .inputs import as_points, as_real
 
-CHUNK_BYTES = 1 << 27
+CHUNK_BYTES = 1 << 25
 """Bytes of points in a chunk where nobody says."""
 
 LINES = 1 << 16

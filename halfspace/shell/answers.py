@@ -20,52 +20,62 @@ ROWS = 1 << 16
 
 
 class Answer(NamedTuple):
-    """An answer as a table, and query by query."""
+    """An answer as a table, some rows at a time, and query by query."""
 
-    columns: dict[str, np.ndarray]
+    rows: int
+    columns: Callable[[slice], dict[str, np.ndarray]]
     records: Callable[[], Iterator[dict]]
+
+    def blocks(self) -> Iterator[dict[str, np.ndarray]]:
+        """Columns of consecutive rows."""
+        return (self.columns(slice(at, at + ROWS)) for at in range(0, self.rows, ROWS))
 
 
 def report_answer(report: Report) -> Answer:
     """Ids in each half-space: columns query, id."""
-    queries = np.repeat(np.arange(len(report)), np.diff(report.indptr))
+
+    def columns(rows: slice) -> dict[str, np.ndarray]:
+        ids = report.indices[rows]
+        places = np.arange(rows.start, rows.start + len(ids))
+        return {"query": np.searchsorted(report.indptr, places, "right") - 1, "id": ids}
+
     return Answer(
-        {"query": queries, "id": report.indices},
+        len(report.indices),
+        columns,
         lambda: ({"query": q, "ids": ids.tolist()} for q, ids in enumerate(report)),
     )
 
 
 def count_answer(counts: np.ndarray) -> Answer:
     """Number of points in each half-space: columns query, count."""
+    queries = np.arange(len(counts))
     return Answer(
-        {"query": np.arange(len(counts)), "count": counts},
+        len(counts),
+        lambda rows: {"query": queries[rows], "count": counts[rows]},
         lambda: ({"query": q, "count": n} for q, n in enumerate(counts.tolist())),
     )
 
 
 def top_answer(top: Top) -> Answer:
     """Best points along each normal: columns query, rank, id, score."""
-    m, k = top.ids.shape
+    queries, ranks = np.indices(top.ids.shape)
+    table = {"query": queries, "rank": ranks, "id": top.ids, "score": top.scores}
+    flat = {name: column.ravel() for name, column in table.items()}
     return Answer(
-        {
-            "query": np.repeat(np.arange(m), k),
-            "rank": np.tile(np.arange(k), m),
-            "id": top.ids.ravel(),
-            "score": top.scores.ravel(),
-        },
+        top.ids.size,
+        lambda rows: {name: column[rows] for name, column in flat.items()},
         lambda: (
-            {"query": q, "ids": top.ids[q].tolist(), "scores": top.scores[q].tolist()}
-            for q in range(m)
+            {"query": q, "ids": ids.tolist(), "scores": scores.tolist()}
+            for q, (ids, scores) in enumerate(zip(top.ids, top.scores, strict=True))
         ),
     )
 
 
 def _csv_lines(answer: Answer) -> Iterator[str]:
-    yield ",".join(answer.columns) + "\n"
-    columns = list(answer.columns.values())
-    for first in range(0, len(columns[0]), ROWS):
+    yield ",".join(answer.columns(slice(0, 0))) + "\n"
+    for block in answer.blocks():
         text = io.StringIO()
-        rows = zip(*(column[first : first + ROWS].tolist() for column in columns), strict=True)
+        rows = zip(*(column.tolist() for column in block.values()), strict=True)
         csv.writer(text, lineterminator="\n").writerows(rows)
         yield text.getvalue()
 
@@ -82,13 +92,14 @@ SUFFIXES = {".npy": "npy", ".csv": "csv", ".jsonl": "jsonl"}
 
 
 def _save_npy(answer: Answer, file: BinaryIO) -> None:
-    columns = answer.columns
-    table = np.empty(
-        len(next(iter(columns.values()))), [(name, c.dtype) for name, c in columns.items()]
-    )
-    for name, column in columns.items():
-        table[name] = column
-    np.save(file, table)
+    dtype = np.dtype([(name, c.dtype) for name, c in answer.columns(slice(0, 0)).items()])
+    header = {"descr": dtype.descr, "fortran_order": False, "shape": (answer.rows,)}
+    np.lib.format.write_array_header_1_0(file, header)
+    for block in answer.blocks():
+        table = np.empty(len(next(iter(block.values()))), dtype)
+        for name, column in block.items():
+            table[name] = column
+        file.write(table.tobytes())
 
 
 def write_file(answer: Answer, path: Path, form: str) -> None:

@@ -1,5 +1,6 @@
 """Commands of ``python -m halfspace``: report, count, top, build, explain, bench."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -261,8 +262,7 @@ def _usage(make: Callable, *arguments: object):
 def _writer(output: Path | None, form: str) -> Callable[[answers.Answer], None]:
     """How an answer is written; a wrong name is found out before any work."""
     if output is None:
-        stdout = click.get_text_stream("stdout")
-        return lambda answer: answers.write_text(answer, form, stdout.write)
+        return lambda answer: answers.write_text(answer, form, sys.stdout.write)
     suffix = answers.SUFFIXES.get(output.suffix.lower())
     if suffix is None:
         known = ", ".join(answers.SUFFIXES)

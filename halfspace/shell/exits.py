@@ -33,9 +33,8 @@ def _said(message: object, code: int) -> int:
 def run(command: Callable[..., object], arguments: Sequence[str] | None = None) -> int:
     """Run a click command; the exit code."""
     try:
-        command(arguments, prog_name="python -m halfspace", standalone_mode=False)
-    except click.exceptions.Exit as left:
-        return left.exit_code
+        # The code of a command that leaves by one, else None.
+        return command(arguments, prog_name="python -m halfspace", standalone_mode=False) or DONE
     except click.ClickException as wrong:
         wrong.show()
         return USAGE
@@ -53,4 +52,3 @@ def run(command: Callable[..., object], arguments: Sequence[str] | None = None) 
         return _said(f"{where}{wrong.strerror or wrong}", BAD_FILE)
     except (UnreadablePoints, InvalidFile) as wrong:
         return _said(wrong, BAD_FILE)
-    return DONE
