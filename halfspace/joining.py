@@ -66,6 +66,14 @@ def join_reports(parts: Sequence[Report], columns: int) -> Report:
     return Report(np.ascontiguousarray(ends[:: len(parts)]), indices, columns)
 
 
+def follow_reports(reports: Sequence[Report], columns: int | None = None) -> Report:
+    """One report of the queries of several, one after another."""
+    starts = np.cumsum([0, *(len(report.indices) for report in reports)])
+    ends = [r.indptr[1:] + start for r, start in zip(reports, starts[:-1], strict=True)]
+    indices = np.concatenate([np.empty(0, np.int64), *(report.indices for report in reports)])
+    return Report(np.concatenate([np.zeros(1, np.int64), *ends]), indices, columns)
+
+
 def _candidates(part: PartTop) -> Candidates:
     m, k, d = part.points.shape
     rows = part.points.reshape(m * k, d)

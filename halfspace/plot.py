@@ -135,7 +135,7 @@ def report(
     >>> index = halfspace.Scan(np.random.default_rng(0).standard_normal((300, 2)))
     >>> axes = plot.report(index, [1.0, 2.0], 1.5)
     >>> axes.get_title()
-    '75 of 300 points'
+    '70 of 300 points'
     """
     points, query = _points(index), _one(index, normal, offset)
     inside = np.zeros(len(points), bool)
@@ -305,7 +305,7 @@ def cuttings(
     >>> from halfspace import plot
     >>> points = np.random.default_rng(0).standard_normal((3000, 2))
     >>> plot.cuttings(halfspace.ShallowCuttings(points), [1.0, 2.0], 6.0).get_title()
-    '11 of 3000 points reported, ... looked at'
+    '4 of 3000 points reported, 77 looked at'
     """
     if not isinstance(index, ShallowCuttings):
         raise TypeError(f"index: expected ShallowCuttings, got {type(index).__name__}")

@@ -12,6 +12,7 @@ import halfspace
 from attention import plot as attention_plot
 from attention.data import Head
 from halfspace import plot
+from halfspace.tiles import frozen
 
 from .datasets import cloud
 from .sizes import JIT
@@ -104,14 +105,16 @@ def test_a_conflict_list_holds_the_report():
 
 def test_lists_of_tiles():
     """Where memory is short, lists are numbers of tiles."""
-    n = 2000 if JIT else 700
-    points = cloud(n, 2)
-    whole = halfspace.ShallowCuttings(points)
-    for share in (0.3, 0.5, 0.7):
-        index = halfspace.ShallowCuttings(points, memory=int(share * whole.nbytes) + 60_000)
-        for offset in (3.5, 4.5):
-            level, listed = plot._conflict_list(index, plot._one(index, QUERY[0], offset))
-            assert level < 0 or np.isin(index.report(QUERY[0], offset), listed).all()
+    index = halfspace.ShallowCuttings(cloud(2000, 2), memory=50_000)
+    cuttings = index.structure
+    assert cuttings.copied.tolist() == [False, True]
+    index.structure = cuttings._replace(worth=frozen(np.ones(2, bool)))
+    found = set()
+    for offset in np.linspace(2.5, 6.0, 15):
+        level, listed = plot._conflict_list(index, plot._one(index, QUERY[0], offset))
+        found.add(level)
+        assert level < 0 or np.isin(index.report(QUERY[0], offset), listed).all()
+    assert {0, 1} <= found
 
 
 def test_what_cannot_be_drawn(points):

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from ..index import Index
 from ..inputs import Queries, as_normals
-from ..joining import Part, as_top, join_reports, join_tops, part_report, part_top
+from ..joining import Part, as_top, follow_reports, join_reports, join_tops, part_report, part_top
 from ..planner import build
 from ..point_files import PointFile
 from ..report import Report, ResultTooLarge, Top
@@ -112,16 +112,13 @@ class AskedIndex:
     def report(self, queries: Queries, closed: bool, limit: int | None) -> Report:
         """Ids in each half-space."""
         ask = partial(self._index.report, closed=closed)
-        reports, total = [_no_report(0)], 0
+        reports, total = [], 0
         for some in self._slices(len(queries.offsets)):
             with _of_all(limit, total) as left:
                 found = ask(queries.normals[some], queries.offsets[some], max_results=left)
             reports.append(found)
             total += len(found.indices)
-        starts = np.cumsum([0, *(len(each.indices) for each in reports)])
-        ends = [each.indptr[1:] + start for each, start in zip(reports, starts[:-1], strict=True)]
-        indices = np.concatenate([each.indices for each in reports])
-        return Report(np.concatenate([[0], *ends]), indices)
+        return follow_reports(reports)
 
     def count(self, queries: Queries, closed: bool) -> np.ndarray:
         """How many there are."""
