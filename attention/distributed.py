@@ -88,7 +88,7 @@ class DistributedDecoder:
     >>> rng = np.random.default_rng(0)
     >>> query, key, value = (rng.standard_normal((n, 8)) for n in (3, 2000, 2000))
     >>> chunks = [da.from_array(array, chunks=(500, 8)) for array in (key, value)]
-    >>> with Client(processes=False, n_workers=2, dashboard_address=None) as client:
+    >>> with Client(processes=False, n_workers=2, dashboard_address=":0") as client:
     ...     got = DistributedDecoder(*chunks, client=client).softmax(query, Error(1e-3))
     >>> exact, _ = dense.softmax(query, key, value)
     >>> (

@@ -202,11 +202,11 @@ class DistributedIndex:
     >>> from distributed import Client
     >>> from halfspace.distributed import DistributedIndex
     >>> points = np.random.default_rng(0).standard_normal((10_000, 3))
-    >>> with Client(processes=False, n_workers=2, dashboard_address=None) as client:
+    >>> with Client(processes=False, n_workers=2, dashboard_address=":0") as client:
     ...     index = DistributedIndex(da.from_array(points, chunks=(2_500, 3)), client=client)
     ...     count, ids = index.count([1.0, 2.0, 2.0], 9.0), index.report([1.0, 2.0, 2.0], 10.0)
     >>> count, ids.tolist()
-    (10, [1013, 5233])
+    (10, [3369, 3492, 8102])
     """
 
     def __init__(

@@ -15,7 +15,7 @@ SECONDS = 60
 @contextlib.contextmanager
 def cluster(workers, processes=False):
     """A client of so many workers, one thread each."""
-    options = {"processes": processes, "threads_per_worker": 1, "dashboard_address": None}
+    options = {"processes": processes, "threads_per_worker": 1, "dashboard_address": ":0"}
     quiet = {"logging": {"distributed": "critical"}, "distributed.comm.timeouts.connect": "10s"}
     with (
         dask.config.set(quiet),

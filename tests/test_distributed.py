@@ -8,7 +8,7 @@ from functools import partial
 import dask.array as da
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import halfspace
@@ -75,7 +75,6 @@ def test_four_workers_and_eight_shards_are_one_index(client, points, halves):
 
 
 @examples(0.5)
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_ties_and_any_partitions(client, data):
     """Small integers make ties; partitions may be empty, of any size and structure."""

@@ -5,7 +5,7 @@ from functools import partial, reduce
 import dask.array as da
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from attention import Decoder, Error, Mass, Sampled, Threshold, TopR, dense, merge
@@ -35,6 +35,10 @@ def decoder(client, key, value, shards=4, **options):
     return DistributedDecoder(*chunked, client=client, **options)
 
 
+def in_one(array):
+    return da.from_array(array, chunks=array.shape)
+
+
 def assert_certified(got, query, key, value):
     exact, lse = dense.softmax(query, key, value)
     assert (np.abs(got.output - exact).max(axis=1) <= got.bound).all()
@@ -60,7 +64,6 @@ def test_it_is_what_merge_makes_of_the_partitions(client, rule):
 
 
 @examples(0.3)
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_errors_are_within_eps(client, data):
     rng = data.draw(rngs())
@@ -100,7 +103,7 @@ def test_files_and_appended_keys(client, tmp_path):
         [tmp_path / "key.npy"], [tmp_path / "value.npy"], scale=0.5, client=client
     )
     assert (len(some), some.dim, some.value_dim) == (100, 6, 6)
-    some.append(*(da.from_array(array[100:], chunks=(N, 6)) for array in (key, value)))
+    some.append(in_one(key[100:]), in_one(value[100:]))
     got = some.softmax(query, Error(1e-3), dtype=np.float32)
     assert got.output.dtype == np.float32
     exact, _ = dense.softmax(query, key, value, scale=0.5)
@@ -111,14 +114,14 @@ def test_what_is_wrong_is_said(client):
     query, key, value = arrays(40)
     make = partial(decoder, client)
     with pytest.raises(ValueError, match=r"partition 0: value: expected as many rows"):
-        make(key[:30], value, shards=1)
+        DistributedDecoder(in_one(key[:30]), in_one(value), client=client)
     some = make(key, value)
     with pytest.raises(ValueError, match="head_dim 6 as of key, got 5"):
         some.softmax(query[:, :5], Error())
     with pytest.raises(TypeError, match="rule"):
         some.softmax(query, 3)
     with pytest.raises(ValueError, match="equal head_dim, got 6, 6, 6, 6, 5"):
-        some.append(*(da.from_array(x[:, :5], chunks=(40, 5)) for x in (key, value)))
+        some.append(in_one(key[:, :5]), in_one(value))
     with pytest.raises(ValueError, match="scale"):
         make(key, value, scale=-1.0)
     assert len(some) == 40
