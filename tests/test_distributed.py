@@ -20,7 +20,7 @@ from .datasets import cloud
 from .sizes import JIT, examples
 from .strategies import rngs
 
-N, M = (8000, 100) if JIT else (400, 10)
+N, M = (8000, 100) if JIT else (160, 4)
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +121,7 @@ def test_weights(client, points, halves, axes):
 def test_queries_that_fill_several_messages(client, points, halves, monkeypatch):
     monkeypatch.setattr(distributed, "MESSAGE_BYTES", 100)
     index = DistributedIndex(in_shards(points, 2), client=client)
-    few = halves[0][:10], halves[1][:10]
+    few = halves[0][:6], halves[1][:6]
     assert_same(index, halfspace.Scan(points), *few)
 
 

@@ -8,14 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attention import Decoder, Error, Mass, Sampled, Threshold, TopR, dense, merge
+from attention import Decoder, Error, Mass, Sampled, Threshold, TopR, dense, distributed, merge
 from attention.distributed import DistributedDecoder
 
 from .clusters import cluster
 from .sizes import JIT, examples
 from .strategies import rngs
 
-N = 3000 if JIT else 300
+N = 3000 if JIT else 200
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +74,18 @@ def test_errors_are_within_eps(client, data):
     got = decoder(client, 3.0 * key, value, shards).softmax(query, Error(eps))
     assert_certified(got, query, 3.0 * key, value)
     assert (got.bound <= eps).all()
+
+
+def test_rows_that_are_not_certain_enough_are_asked_again(client, monkeypatch):
+    query, key, value = arrays()
+    query[0] = 0.0  # all scores are equal, and so certain that it takes all keys
+    some = decoder(client, 3.0 * key, value)
+    monkeypatch.setattr(distributed, "ROUNDS", (8.0,))
+    assert (some.softmax(query, Error(1e-2)).bound > 1e-2).any()
+    monkeypatch.setattr(distributed, "ROUNDS", (8.0, 0.25, 0.0))
+    got = some.softmax(query, Error(1e-2))
+    assert (got.bound <= 1e-2).all()
+    assert_certified(got, query, 3.0 * key, value)
 
 
 def test_sampled_rows_are_within_eps(client):
