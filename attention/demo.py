@@ -250,9 +250,9 @@ def run_demo(queries: int, plot: Path | None = None) -> bool:
 
 def _plotter() -> Callable[[list[tuple[data.Head, np.ndarray]], Path], None]:
     """Import what draws the figure first: its absence should not be found out last."""
-    from .figure import plot_errors
+    from .plot import save_errors
 
-    return plot_errors
+    return save_errors
 
 
 def _warm(head: data.Head) -> None:

@@ -116,7 +116,7 @@ def _priced(name: str, load: Load, price: Forecast, note: str) -> Candidate:
     )
 
 
-def _directions(points: np.ndarray, m: int) -> np.ndarray:
+def random_directions(points: np.ndarray, m: int) -> np.ndarray:
     """Random normals (m, d), along each axis in units of the points' spread."""
     with np.errstate(all="ignore"):
         spread = points.std(axis=0, dtype=np.float64)
@@ -144,7 +144,7 @@ def _make_sample(points: np.ndarray, normals: np.ndarray | None, best: float) ->
     size = max(size or min(rows, forecast.SAMPLE_SIZES[-1]) for size in sizes)
     rows = points[rng.choice(len(points), size, replace=False)]
     if normals is None or not len(normals):
-        return Sample(rows, _directions(rows, DIRECTIONS), None)
+        return Sample(rows, random_directions(rows, DIRECTIONS), None)
     # What a partition is made for is not what it is measured with.
     some = normals[rng.permutation(len(normals))[: 8 * DIRECTIONS]]
     measured = some[: max(1, min(DIRECTIONS, len(some) // 2))]

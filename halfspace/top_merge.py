@@ -64,17 +64,29 @@ def _laid_out(many: list[Candidates], first: int, last: int) -> tuple[np.ndarray
     return frozen(np.ascontiguousarray(data)), frozen(ids.reshape(-1))
 
 
-def merge_tops(
+def merge_places(
     many: list[Candidates], normals: np.ndarray, k: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Scores and ids (m, k) of the k best of all, best first; there are as many."""
+    """Scores (m, k) of the k best of all, best first, and their places; there are as many.
+
+    A place is a column of the candidates of a query, those of all indices side by side.
+    """
     m, given = len(normals), np.concatenate([each.scores for each in many], axis=1)
-    scores, ids = np.empty((m, k)), np.empty((m, k), np.int64)
+    scores, places = np.empty((m, k)), np.empty((m, k), np.int64)
     step = max(1, GATHERED_FLOATS // max(1, given.shape[1] * normals.shape[1]))
     for first in range(0, m if k else 0, step):
         last = min(first + step, m)
         data, names = _laid_out(many, first, last)
-        slots = np.empty((last - first, k), np.int64)
+        slots = places[first:last]
         _merge(data, names, given[first:last], normals[first:last], slots, scores[first:last])
-        ids[first:last] = names[slots]
-    return scores, ids
+        slots %= len(names) // (last - first)
+    return scores, places
+
+
+def merge_tops(
+    many: list[Candidates], normals: np.ndarray, k: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Scores and ids (m, k) of the k best of all, best first; there are as many."""
+    scores, places = merge_places(many, normals, k)
+    ids = np.concatenate([each.ids for each in many], axis=1)
+    return scores, np.take_along_axis(ids, places, axis=1)

@@ -1,0 +1,1 @@
+"""The command line: ``python -m halfspace``. Needs the extra ``cli``."""
