@@ -26,7 +26,16 @@ from .code_bounds import (
     collect,
     sample_histogram,
 )
-from .coded_keys import SURE, View, bar_below, bar_of_offset, list_uncoded, look, missed_below
+from .coded_keys import (
+    SURE,
+    View,
+    bar_below,
+    bar_of_offset,
+    bins_a_product,
+    list_uncoded,
+    look,
+    missed_below,
+)
 from .exponential import LARGEST_EXPONENT, exponentials
 from .reading import add_values, dot, four_dots, largest
 from .selection import SHARE, TOP_R
@@ -216,7 +225,7 @@ def _nats_of(view, row, wanted, scratch):
     # Scores of any size, so wider bins until the open one is not needed.
     while place >= GUESS_BINS and per_nat * view.unit > 1e-7:
         per_nat /= 8.0
-        per_bin = np.float32(min(per_nat * view.unit, 1e30))
+        per_bin = bins_a_product(view.unit, per_nat)
         sample_histogram(row, view.at, per_bin, view.stride, scratch.bins, scratch.counts)
         place = _place_of(scratch.counts, wanted)
     return place / per_nat, 1.0 / per_nat
@@ -279,18 +288,23 @@ def _keep_best(rank, level, size, scratch):
 
 
 @part
+def is_inside(key, normal, offset, scale, score, error, limbs):
+    """Whether <q, k> >= offset, exactly decided, of a key whose score is known to `error`."""
+    b = scale * offset
+    away, around = score - b, error + 4e-16 * abs(b)
+    if abs(away) <= around:
+        return exact_sign(normal, key, key[:0], offset, limbs) >= 0
+    return away > around
+
+
+@part
 def _keep_inside(keys, normal, offset, scale, error, level, size, scratch):
     """Keep the chosen with <q, k> >= offset, exactly decided; the mass of the others."""
-    scores, chosen, b = scratch.scores, scratch.chosen, scale * offset
-    around = error + 4e-16 * abs(b)
+    scores, chosen = scratch.scores, scratch.chosen
     kept, left = 0, 0.0
     for i in range(size):
-        away = scores[i] - b
-        inside = away > around
-        if abs(away) <= around:
-            key = keys[chosen[i]]
-            inside = exact_sign(normal, key, key[:0], offset, scratch.limbs) >= 0
-        if inside:
+        key = keys[chosen[i]]
+        if is_inside(key, normal, offset, scale, scores[i], error, scratch.limbs):
             scores[kept], chosen[kept] = scores[i], chosen[i]
             kept += 1
         else:

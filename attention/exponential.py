@@ -33,10 +33,17 @@ _S = tuple(
 )
 
 
+@part(inline=True)
+def nearest(x):
+    """Round to an integer; where kernels know of no `np.rint`, another function takes its place."""
+    return np.rint(x)
+
+
 @part(flags=MARGIN_COVERED, inline=True)
-def _exp(x):
+def exponential(x):
+    """exp(x) to 4 units of rounding; of what is below 2^-1021, anything from 0 to twice that."""
     x = min(x, LARGEST_EXPONENT)
-    k = np.rint(max(x * LOG2_E, LEAST_POWER))
+    k = nearest(max(x * LOG2_E, LEAST_POWER))
     r = (x - k * _LN2_HIGH) - k * _LN2_LOW
     r = max(r, -1.0)  # where x was beyond
     total = _C[13]
@@ -58,12 +65,9 @@ def _exp(x):
 
 @part(flags=MARGIN_COVERED)
 def exponentials(scores, shift, out):
-    """Fill `out` with exp(score - shift), to 4 units of rounding.
-
-    What is below 2^-1021 may come out as anything from 0 to twice that.
-    """
+    """Fill `out` with exp(score - shift), each as `exponential` has it."""
     for i in range(scores.size):
-        out[i] = _exp(scores[i] - shift)
+        out[i] = exponential(scores[i] - shift)
 
 
 @part(flags=MARGIN_COVERED, inline=True)
