@@ -139,6 +139,12 @@ def _product_of(level, constant, unit, blur):
 
 
 @part
+def stride_of(tiles):
+    """A histogram of so many tiles is made of one in how many."""
+    return min(max(tiles // LEAST_SAMPLE, 1), MOST_STRIDE)
+
+
+@part
 def view_of(level, product, scale, bounds, error, tiles):
     """What codes say of a query's keys in so many tiles, of which `product` is the largest."""
     constant, unit = scale * bounds[0], scale * bounds[1]
@@ -146,7 +152,7 @@ def view_of(level, product, scale, bounds, error, tiles):
     at, unit = _product_of(level, constant, unit, blur), max(unit, LEAST_UNIT)
     step = np.float32(min(unit * LOG2_E, 1e30))
     widen = (1.0 + SUM_ERROR) * math.exp(min(blur, LARGEST_EXPONENT))
-    stride = min(max(tiles // LEAST_SAMPLE, 1), MOST_STRIDE)
+    stride = stride_of(tiles)
     ratio = math.exp(min(level - constant - unit * np.float64(product), 0.0))
     short = max(level - constant - unit * np.float64(at), 0.0)
     return View(level, at, constant, unit, step, short, widen, stride, ratio)
