@@ -12,7 +12,7 @@ from ..coded_head import Fit
 from ..growing_heads import GrowingHeads
 from ..reading import Cut, Readings
 from ..room import Room
-from .held import WORD_BYTES, Asked, aim, hold, hold_more, sketch
+from .held import WORD_BYTES, Asked, aim, hold, hold_more, sketch, uncoded_tiles
 from .lister import Lister
 from .reader import Reader
 
@@ -69,6 +69,7 @@ class CudaHeads:
                 hold_more(self._held, room, (before, after), (first, tiles), scratch)
                 synchronize()  # streams of others do not wait for copies in this one
             self.count, self._coded = after, heads.coded
+            self._uncoded = uncoded_tiles(room, after)
         else:
             self._load(room, heads.fits, after, heads.coded, room.tiles)
         self._rewritten, self._fitted = heads.rewritten, heads.fitted
@@ -81,6 +82,7 @@ class CudaHeads:
             self._held = hold(room, tiles)
             synchronize()
         self.count, self._coded = count, coded
+        self._uncoded = uncoded_tiles(room, count)
 
     @property
     def nbytes(self) -> int:
@@ -195,6 +197,7 @@ class CudaHeads:
             scratch.copy("weights", weights.view(np.int32).reshape(heads * m, 2, -1)),
             scratch.copy("bounds", bounds),
             scratch.copy("errors", errors),
+            self._uncoded,
             lengths,
             bounds,
         )

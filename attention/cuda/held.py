@@ -52,6 +52,15 @@ def _words(room: Room, first: int, last: int) -> tuple[np.ndarray, np.ndarray]:
     return always.reshape(len(always), last - first, TILE // WORD), codes
 
 
+def uncoded_tiles(room: Room, count: int) -> np.ndarray:
+    """Tiles in which some of the first `count` keys of some head have no code, int64."""
+    tiles = -(-count // TILE)
+    marks = np.bitwise_or.reduce(room.always[:, :tiles], axis=0, initial=0)
+    if count % TILE:
+        marks[-1:] &= (np.uint64(1) << np.uint64(count % TILE)) - np.uint64(1)
+    return np.flatnonzero(marks)
+
+
 def hold(room: Room, tiles: int) -> Held:
     """Copy the first tiles of heads to the device."""
     keys, values = room.keys[:, : tiles * TILE], room.values[:, : tiles * TILE]
@@ -119,5 +128,6 @@ class Asked(NamedTuple):
     weights: object  # (rows, 2, words) int32
     bounds: object  # (rows, 3) float64
     errors: object  # (rows,) float64
+    uncoded: np.ndarray  # int64, on the host: tiles with keys that have no code
     host_lengths: np.ndarray
     host_bounds: np.ndarray

@@ -86,18 +86,31 @@ class Lister:
             *line(self.rows // asked.m * -(-asked.m // shared) * runs),
             held.codes,
             held.always,
-            held.keys,
             asked.head,
             asked.m,
-            asked.queries,
             asked.lengths,
             asked.weights,
-            asked.bounds,
-            asked.errors,
-            self.scale,
             self._products,
             best,
         )
+        uncoded = asked.uncoded[asked.uncoded < self._tiles]
+        if uncoded.size:
+            products.fill_uncoded(
+                scratch.stream,
+                *line(self.rows * uncoded.size * TILE),
+                held.always,
+                scratch.copy("uncoded", uncoded),
+                held.keys,
+                asked.head,
+                asked.m,
+                asked.queries,
+                asked.lengths,
+                asked.bounds,
+                asked.errors,
+                self.scale,
+                self._products,
+                best,
+            )
         return best
 
     def look(self) -> np.ndarray:

@@ -54,35 +54,38 @@ def least_product(score, error, constant, unit):
 product_above = device(least_product)
 
 
+def enter_product(product, known, r, slot, lengths, products, best):
+    """Write a product, NOWHERE if it is not known or not seen; keep the largest of the row."""
+    if not known or slot >= lengths[r]:
+        products[r, slot] = NOWHERE
+        return
+    products[r, slot] = product
+    # Unique, ties to the earlier slot; 0 is below all.
+    place = (np.int64(product) - NOWHERE) * SLOTS + (LAST_SLOT - slot)
+    # Most are below what was seen long ago, however old that is.
+    if place > best[r]:
+        cuda.atomic.max(best, r, place)
+
+
+enter = device(enter_product)
+
+
 def _product_kernel(queries: int) -> Kernel:
     """`fill_products` for so many queries at a time."""
+    sums, asked_for = queries * TILES, UNROLLED * TILES
 
-    def fill_products(
-        codes,
-        always,
-        keys,
-        head,
-        m,
-        asked,
-        lengths,
-        weights,
-        bounds,
-        errors,
-        scale,
-        products,
-        best,
-    ):
+    def fill_products(codes, always, head, m, lengths, weights, products, best):
         words, rows, tiles = codes.shape[2], products.shape[0], products.shape[1] // TILE
         a_head = (m + queries - 1) // queries
         runs, groups = (tiles + TILES - 1) // TILES, rows // m * a_head
-        coarse = cuda.local.array(queries * TILES, np.int32)
-        fine = cuda.local.array(queries * TILES, np.int32)
-        read = cuda.local.array(UNROLLED * TILES, np.uint32)
+        coarse = cuda.local.array(sums, np.int32)
+        fine = cuda.local.array(sums, np.int32)
+        read = cuda.local.array(asked_for, np.uint32)
         for item in range(cuda.grid(1), groups * runs * TILE, cuda.gridsize(1)):
             lane, run, group = item % TILE, item // TILE % runs, item // TILE // runs
             h, first = head + group // a_head, group // a_head * m + group % a_head * queries
             last = min(first + queries, (group // a_head + 1) * m)
-            for i in range(queries * TILES):
+            for i in range(sums):
                 coarse[i], fine[i] = 0, 0
             # Unsigned, indices need no look whether they count from the end.
             mine, column = np.uint64(h), np.uint64(lane)
@@ -112,30 +115,12 @@ def _product_kernel(queries: int) -> Kernel:
                         fine[s] = dot4(read[u], two, fine[s])
             for u in range(TILES):
                 tile = run * TILES + u
-                if tile >= tiles:
-                    continue
                 slot, bit = tile * TILE + lane, np.uint32(1) << np.uint32(lane % WORD)
-                uncoded = (always[h, tile, lane // WORD] & bit) != 0
+                known = tile < tiles and (always[h, min(tile, tiles - 1), lane // WORD] & bit) == 0
                 for i in range(queries):
-                    r = first + i
-                    if r >= last:
-                        continue
                     product = np.int32(FINER * coarse[i * TILES + u] + fine[i * TILES + u])
-                    if slot >= lengths[r]:
-                        product = NOWHERE
-                    elif uncoded:
-                        product = product_above(
-                            scale * dot(asked[r], keys[h], slot),
-                            errors[r],
-                            scale * bounds[r, 0],
-                            scale * bounds[r, 1],
-                        )
-                    products[r, slot] = product
-                    # Unique, ties to the earlier slot; 0 is below all.
-                    place = (np.int64(product) - NOWHERE) * SLOTS + (LAST_SLOT - slot)
-                    # Most are below what was seen long ago, however old that is.
-                    if product > NOWHERE and place > best[r]:
-                        cuda.atomic.max(best, r, place)
+                    if first + i < last and tile < tiles:
+                        enter(product, known, first + i, slot, lengths, products, best)
 
     fill_products.__name__ += f"_{queries}"
     fill_products.__doc__ = f"""Products of all keys with {queries} queries at a time.
@@ -144,20 +129,13 @@ def _product_kernel(queries: int) -> Kernel:
     ----------
     codes : uint32 array, shape (heads, tiles, words, 64)
     always : uint32 array, shape (heads, tiles, 2)
-        Lanes that codes say nothing of.
-    keys : float array, shape (heads, slots, head_dim)
+        Lanes that codes say nothing of; they go NOWHERE.
     head, m : int
         The first of the heads that are asked, and queries of each.
-    asked : float64 array, shape (rows, head_dim)
     lengths : int64 array, shape (rows,)
         Keys that each sees; others go NOWHERE.
     weights : int32 array, shape (rows, 2, words)
         Four signed bytes each, of the coarse and the fine code of a query.
-    bounds : float64 array, shape (rows, 3)
-        Of `aim_at_codes`.
-    errors : float64 array, shape (rows,)
-        Bounds on the rounding error of a score.
-    scale : float
     products : int32 array, shape (rows, 64 tiles)
         Filled.
     best : int64 array, shape (rows,)
@@ -168,6 +146,40 @@ def _product_kernel(queries: int) -> Kernel:
 
 fill_products = {queries: _product_kernel(queries) for queries in SHARED}
 """By the queries that share what is read."""
+
+
+@Kernel
+def fill_uncoded(
+    always, tiles, keys, head, m, asked, lengths, bounds, errors, scale, products, best
+):
+    """Give keys without a code a product of their own.
+
+    Parameters
+    ----------
+    always, head, m, lengths, products, best
+        As for `fill_products`.
+    tiles : int64 array, shape (k,)
+        Where such keys are, of any head.
+    keys : float array, shape (heads, slots, head_dim)
+    asked : float64 array, shape (rows, head_dim)
+        The queries.
+    bounds : float64 array, shape (rows, 3)
+        Of `aim_at_codes`.
+    errors : float64 array, shape (rows,)
+        Bounds on the rounding error of a score.
+    scale : float
+    """
+    each = tiles.size * TILE
+    for item in range(cuda.grid(1), products.shape[0] * each, cuda.gridsize(1)):
+        r, place = item // each, item % each
+        tile, lane, h = tiles[place // TILE], place % TILE, head + r // m
+        slot, bit = tile * TILE + lane, np.uint32(1) << np.uint32(lane % WORD)
+        if slot >= lengths[r] or (always[h, tile, lane // WORD] & bit) == 0:
+            continue
+        score = scale * dot(asked[r], keys[h], slot)
+        constant, unit = scale * bounds[r, 0], scale * bounds[r, 1]
+        product = product_above(score, errors[r], constant, unit)
+        enter(product, True, r, slot, lengths, products, best)
 
 
 @Kernel
