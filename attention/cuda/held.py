@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from halfspace.cuda.runtime import line, put
+from halfspace.cuda.runtime import empty, line
 from halfspace.cuda.scratch import Scratch
 from halfspace.cuda.target import Kernel, cuda
 from halfspace.cuda.words import WORD
@@ -62,9 +62,14 @@ def uncoded_tiles(room: Room, count: int) -> np.ndarray:
 
 
 def hold(room: Room, tiles: int) -> Held:
-    """Copy the first tiles of heads to the device."""
-    keys, values = room.keys[:, : tiles * TILE], room.values[:, : tiles * TILE]
-    return Held(*(put(array) for array in (keys, values, *_words(room, 0, tiles))))
+    """Copy the first tiles of heads to the device, head by head."""
+    rows = tiles * TILE
+    parts = room.keys[:, :rows], room.values[:, :rows], *_words(room, 0, tiles)
+    made = Held(*(empty(part.shape, part.dtype) for part in parts))
+    for part, into in zip(parts, made, strict=True):
+        for h in range(len(part) if part.size else 0):
+            into[h].copy_to_device(np.ascontiguousarray(part[h]))
+    return made
 
 
 def hold_more(

@@ -54,20 +54,12 @@ def least_product(score, error, constant, unit):
 product_above = device(least_product)
 
 
-def enter_product(product, known, r, slot, lengths, products, best):
-    """Write a product, NOWHERE if it is not known or not seen; keep the largest of the row."""
-    if not known or slot >= lengths[r]:
-        products[r, slot] = NOWHERE
-        return
-    products[r, slot] = product
-    # Unique, ties to the earlier slot; 0 is below all.
-    place = (np.int64(product) - NOWHERE) * SLOTS + (LAST_SLOT - slot)
-    # Most are below what was seen long ago, however old that is.
-    if place > best[r]:
-        cuda.atomic.max(best, r, place)
+def place_of_product(product, slot):
+    """Place of a key among those of a row: unique, ties to the earlier slot; 0 is below all."""
+    return (np.int64(product) - NOWHERE) * SLOTS + (LAST_SLOT - slot)
 
 
-enter = device(enter_product)
+place_of = device(place_of_product)
 
 
 def _product_kernel(queries: int) -> Kernel:
@@ -119,8 +111,14 @@ def _product_kernel(queries: int) -> Kernel:
                 known = tile < tiles and (always[h, min(tile, tiles - 1), lane // WORD] & bit) == 0
                 for i in range(queries):
                     product = np.int32(FINER * coarse[i * TILES + u] + fine[i * TILES + u])
+                    r = min(first + i, last - 1)
+                    if not known or slot >= lengths[r]:
+                        product = NOWHERE
                     if first + i < last and tile < tiles:
-                        enter(product, known, first + i, slot, lengths, products, best)
+                        products[r, slot] = product
+                        # Most are below what was seen long ago, however old that is.
+                        if product > NOWHERE and place_of(product, slot) > best[r]:
+                            cuda.atomic.max(best, r, place_of(product, slot))
 
     fill_products.__name__ += f"_{queries}"
     fill_products.__doc__ = f"""Products of all keys with {queries} queries at a time.
@@ -179,7 +177,9 @@ def fill_uncoded(
         score = scale * dot(asked[r], keys[h], slot)
         constant, unit = scale * bounds[r, 0], scale * bounds[r, 1]
         product = product_above(score, errors[r], constant, unit)
-        enter(product, True, r, slot, lengths, products, best)
+        products[r, slot] = product
+        if place_of(product, slot) > best[r]:
+            cuda.atomic.max(best, r, place_of(product, slot))
 
 
 @Kernel
