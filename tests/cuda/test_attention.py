@@ -30,7 +30,7 @@ def gaussian(n=FEW, d=5, c=3, m=2, dtype=np.float32, seed=0, sharpness=3.0):
     return Head(sharpness * query, key.astype(dtype), value.astype(dtype), None)
 
 
-@examples(0.5)
+@examples(0.4)
 @given(data=st.data())
 def test_the_true_error_is_within_the_bound(data):
     """Ties, duplicates, huge logits, values far from zero, no keys at all, floats of any width."""
@@ -43,7 +43,7 @@ def test_the_true_error_is_within_the_bound(data):
         assert_certified(got, rows)
 
 
-@examples(0.5)
+@examples(0.4)
 @given(data=st.data(), power=st.integers(1, 3))
 def test_it_is_in_relu_attention(data, power):
     head = data.draw(heads(range(1, 12), max_n=FEW, max_m=2))
@@ -69,10 +69,9 @@ def test_it_is_where_queries_see_only_the_first_keys(data):
     assert_certified(got, head.relu(0.0, 2, visible))
 
 
-@pytest.mark.parametrize("n", [1, TILE, 2 * TILE + 1, 5 * TILE])
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_it_reads_what_the_processor_reads(n, dtype):
-    head = gaussian(n, dtype=dtype, seed=n)
+@pytest.mark.parametrize("n", [1, TILE, 3 * TILE + 1])
+def test_it_reads_what_the_processor_reads(n):
+    head = gaussian(n, dtype=(np.float32, np.float64)[n % 2], seed=n)
     host, decoder = pair(head)
     for rule in RULES:
         got, want = decoder.softmax(head.query, rule), host.softmax(head.query, rule)
@@ -107,10 +106,10 @@ def test_scores_of_any_size(rule):
 
 def test_best_keys_are_those_of_largest_score():
     rng = np.random.default_rng(0)
-    key, query = rng.integers(-3, 4, (200, 4)), rng.integers(-3, 4, (3, 4))
-    value = np.arange(200.0)[:, None]
+    key, query = rng.integers(-3, 4, (100, 4)), rng.integers(-3, 4, (2, 4))
+    value = np.arange(100.0)[:, None]
     decoder = Decoder(key, value, scale=1.0, structure="cascade").to("cuda")
-    for rank in (1, 7, 150, 199, 200):
+    for rank in (1, 7, 99):
         got = decoder.softmax(query, TopR(rank))
         for row, scores in enumerate(query @ key.T):
             best = np.argsort(-scores, kind="stable")[:rank]
@@ -179,14 +178,15 @@ def within(got, query, key, value):
     return (np.abs(got.output - exact).max(axis=-1) <= got.bound + 1e-6).all()
 
 
-@pytest.mark.parametrize("group", [1, 3, 5])
+@pytest.mark.parametrize("group", [1, 5])
 def test_grouped_queries_of_batches(group):
-    cache, key, value = filled(2 * TILE + 3)
-    query = 2.0 * np.random.default_rng(0).standard_normal((2, 2 * group, 2, 5))
+    cache, key, value = filled(TILE + 9, (2,) if group == 1 else ())
+    shape = *cache.batch_shape, 2 * group, 1, 5
+    query = 2.0 * np.random.default_rng(0).standard_normal(shape)
     on_device = cache.to("cuda")
     for rule in (TopR(9), Threshold(1.0), Mass(0.8), Error(0.1)):
         got, want = on_device.attend(query, rule), cache.attend(query, rule)
-        assert got.output.shape == (2, 2 * group, 2, 5)
+        assert got.output.shape == shape
         assert within(got, query, key, value)
         if isinstance(rule, TopR | Threshold):
             assert np.array_equal(got.reported, want.reported)
@@ -197,52 +197,52 @@ def test_grouped_queries_of_batches(group):
     want = cache.relu(query, threshold=0.5, power=3)
     assert np.array_equal(got.reported, want.reported)
     assert np.allclose(got.output, want.output, atol=1e-9)
-    assert on_device.statistics().share.shape == (2, 2)
+    assert on_device.statistics().share.shape == (*cache.batch_shape, 2)
 
 
-@pytest.mark.parametrize("scratch", [1, 6 * 5 * TILE])
+@pytest.mark.parametrize("scratch", [1, 20 * TILE])
 def test_queries_in_groups_and_lists_in_pieces(monkeypatch, scratch):
-    cache, key, value = filled(TILE + 3)
-    query = 2.0 * np.random.default_rng(0).standard_normal((2, 6, 1, 5))
-    on_device = cache.to("cuda")
-    want = [on_device.attend(query, rule) for rule in RULES]
+    cache, _, _ = filled(TILE + 3, batch=())
+    query = 2.0 * np.random.default_rng(0).standard_normal((6, 1, 5))
+    on_device, some = cache.to("cuda"), (TopR(5), Threshold(0.5), Error(0.05))
+    want = [on_device.attend(query, rule) for rule in some]
     monkeypatch.setattr(cuda_heads, "SCRATCH_BYTES", scratch)
-    for rule, other in zip(RULES, want, strict=True):
+    for rule, other in zip(some, want, strict=True):
         got = on_device.attend(query, rule)
         assert got.output.tolist() == other.output.tolist()
         assert got.bound.tolist() == other.bound.tolist()
 
 
 def test_tokens_are_followed():
-    cache, key, value = filled(TILE + 3)
+    cache, _, _ = filled(TILE + 3, kv_heads=1)
     on_device = cache.to("cuda")
     rng = np.random.default_rng(1)
 
     def step(t=1):
-        more = rng.standard_normal((2, 2, 2, t, 5), dtype=np.float32)
+        more = rng.standard_normal((2, 2, 1, t, 5), dtype=np.float32)
         on_device.append(*more)
         check()
 
     def check():
-        query = 2.0 * rng.standard_normal((*cache.batch_shape, 2, 1, 5))
+        query = 2.0 * rng.standard_normal((*cache.batch_shape, 1, 1, 5))
         got, want = on_device.attend(query, TopR(9)), cache.attend(query, TopR(9))
         assert len(on_device) == len(cache)
         assert np.array_equal(got.reported, want.reported)
         assert np.allclose(got.output, want.output, atol=1e-9)
-        assert within(on_device.attend(query, Error(0.1)), query, cache.keys, cache.values)
+        assert within(got, query, cache.keys, cache.values)
 
-    for t in (1, 1, TILE, 70):  # within a tile, beyond it, codes made, codes made anew
+    for t in (1, TILE, 70):  # within a tile, beyond it with codes made, codes made anew
         step(t)
     held = on_device._heads._held
     step()
     assert on_device._heads._held is held  # appended in place
-    step(8 * TILE)  # more than there is room for
+    step(5 * TILE)  # more than there is room for
     on_device.crop(100)
     check()
     on_device.reorder([1, 0])
     check()
     cache.crop(90)
-    cache.append(*rng.standard_normal((2, 2, 2, 30, 5), dtype=np.float32))
+    cache.append(*rng.standard_normal((2, 2, 1, 30, 5), dtype=np.float32))
     check()
 
 

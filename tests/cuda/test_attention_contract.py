@@ -169,7 +169,7 @@ def test_no_room_on_the_device(pair, monkeypatch):
         decoder.softmax(RNG.standard_normal((99, 4)), TopR(3))
     for _ in range(2):
         with pytest.raises(MemoryError, match=expected):
-            moved.append(np.ones((1, 999, 4), np.float32), np.ones((1, 999, 4), np.float32))
+            moved.append(*np.ones((2, 1, 600, 4), np.float32))
     monkeypatch.undo()
     assert decoder.softmax(QUERY, TopR(3)).reported.tolist() == [3, 3]
     assert moved.attend(np.ones((1, 1, 4)), TopR(3)).reported.tolist() == [[3]]
