@@ -1,11 +1,10 @@
 """Reports and decoding on a GPU beside torch and memory's bandwidth: python -m asv_benchmarks.gpu.
 
 First every structure's answers on the device are compared with the processor's, and every rule's
-outputs with dense attention in float64: none may be off by more than its bound. Then medians over
-several rounds are taken, of whole calls with the answers left on the device, and those answers checked
-as well. A wrong answer ends the run with exit code 1. What no longer fits into the
-time allowed is left out, and said to be. Without a device nothing is measured, and exit code 2 says
-so.
+outputs with dense attention: none may be off by more than its bound. Then medians over several
+rounds are taken, of whole calls with the answers left on the device, and those answers checked as
+well. A wrong answer ends the run with exit code 1. What no longer fits into the time allowed is
+left out, and said to be. Without a device nothing is measured, and exit code 2 says so.
 """
 
 import argparse

@@ -17,7 +17,6 @@ from ..coded_heads import CodedHeads, head_at, stacked
 from ..coded_keys import aim_queries
 from ..room import Room
 
-
 WORD_BYTES = 4
 """Codes of a word."""
 
@@ -80,8 +79,6 @@ def hold_more(
     always, codes = _words(room, *tiles)
     parts = zip(Held._fields, (keys, values, always, codes), held, strict=True)
     for name, new, into in parts:
-        if not new.size:
-            continue
         first = rows[0] if name in ("keys", "values") else tiles[0]
         shape = new.shape[0], new.shape[1], math.prod(new.shape[2:])
         copied = scratch.copy(f"new {name}", new.reshape(shape))

@@ -113,7 +113,7 @@ def test_sampling_is_the_processors(pair, caches):
     for ask in (pair[1].softmax, caches[1].attend):
         with pytest.raises(TypeError, match=r"rule: expected .* on a device, got Sampled"):
             ask(QUERY[:, None], Sampled())
-        with pytest.raises(TypeError, match="rule: expected TopR, .*, got 3"):
+        with pytest.raises(TypeError, match=r"rule: expected TopR, .*, got 3"):
             ask(QUERY[:, None], 3)
 
 
@@ -122,7 +122,7 @@ def test_bad_queries(pair, caches):
     for ask in (lambda q: decoder.softmax(q, TopR(3)), lambda q: decoder.relu(q, threshold=0.0)):
         with pytest.raises(TypeError, match=r"query: expected floats .* got complex128"):
             ask(QUERY.astype(complex))
-        with pytest.raises(ValueError, match="query: expected head_dim 4 as of key, got 3"):
+        with pytest.raises(ValueError, match=r"query: expected head_dim 4 as of key, got 3"):
             ask(QUERY[:, :3])
     with pytest.raises(ValueError, match=r"query: expected a multiple of the cache's 2 heads"):
         cache.attend(np.zeros((3, 1, 4)))
@@ -181,7 +181,7 @@ def test_no_such_device(pair, caches):
             host.to("cuda:99")
         with pytest.raises(on_device.CudaUnavailable, match="expected device 99, found"):
             host.to("cuda").to("cuda:99")
-        with pytest.raises(ValueError, match="device: expected .*, got 'gpu'"):
+        with pytest.raises(ValueError, match=r"device: expected .*, got 'gpu'"):
             host.to("gpu")
 
 

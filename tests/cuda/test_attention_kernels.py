@@ -1,5 +1,6 @@
 """Kernels of attention one by one, against plain numpy."""
 
+import itertools
 import math
 from fractions import Fraction
 
@@ -125,7 +126,7 @@ def test_the_best_of_lists(kind):
         scores = rng.integers(0, 3, starts[-1]).astype(float)
     elif kind == "wide":
         scores *= 10.0 ** rng.integers(0, 60, starts[-1])
-    lists = [slice(*ends) for ends in zip(starts, starts[1:], strict=False)]
+    lists = [slice(*ends) for ends in itertools.pairwise(starts)]
     tops = np.array([scores[some].max(initial=-np.inf) for some in lists])
     slots = np.concatenate([np.arange(n) for n in totals]).astype(np.int32)
     kept = put(np.zeros(starts[-1], np.int8))

@@ -10,6 +10,12 @@ from attention.cuda import CudaDecoder
 from halfspace.cuda import CudaIndex
 
 
+def some_heads(n):
+    rng = np.random.default_rng(0)
+    keys, values = rng.standard_normal((2, 70, 3))
+    yield "few", Decoder(keys, values, structure="cascade"), 3.0 * keys[:2]
+
+
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch):
     monkeypatch.setenv(sizes.VARIABLE, "0.0001")
@@ -18,6 +24,7 @@ def tiny(monkeypatch):
     monkeypatch.setattr(gpu_decode, "HEADS", 1)
     monkeypatch.setattr(gpu_decode, "RULES", (Error(1e-2),))
     monkeypatch.setattr(gpu_decode, "POWERS", (2,))
+    monkeypatch.setattr(gpu_decode, "heads", some_heads)
 
 
 def some_problems(n):
@@ -26,15 +33,8 @@ def some_problems(n):
     yield "few", halfspace.Scan(points, weights=weights), np.eye(3)[:2], np.array([1.0, 2.0])
 
 
-def some_heads(n):
-    rng = np.random.default_rng(0)
-    keys, values = rng.standard_normal((2, 70, 3))
-    yield "few", Decoder(keys, values, structure="cascade"), 3.0 * keys[:2]
-
-
 def test_it_runs_and_answers_are_right(monkeypatch, capsys):
     monkeypatch.setattr(gpu, "problems", some_problems)
-    monkeypatch.setattr(gpu_decode, "heads", some_heads)
     few = ["--points", "64", "--coded", "64", "--tokens", "70"]
     assert gpu.main([*few, "--checked", "70", "--keys", "70"]) == 0
     out = capsys.readouterr().out
@@ -54,7 +54,6 @@ def test_wrong_answers_are_found(monkeypatch, capsys):
 
 
 def test_bounds_that_do_not_hold_are_found(monkeypatch, capsys):
-    monkeypatch.setattr(gpu_decode, "heads", some_heads)
     attend = CudaDecoder.softmax
 
     def off(self, *asked, **options):
