@@ -113,8 +113,8 @@ class Lister:
             )
         return best
 
-    def look(self) -> np.ndarray:
-        """Multiply all codes; views (rows, 9) of what they say, on the host."""
+    def look(self, per_nat: float) -> tuple[np.ndarray, np.ndarray]:
+        """Multiply all codes; views (rows, 9) of what they say, and `count_bins`, on the host."""
         asked, scratch = self.asked, self.scratch
         best = self.fill_products()
         self._views = scratch.take("views", (self.rows, len(View._fields)), np.float64)
@@ -132,10 +132,14 @@ class Lister:
             best,
             self._views,
         )
-        return get(self._views, scratch.stream)
+        counts = self._bins(per_nat)  # before the host waits
+        return get(self._views, scratch.stream), get(counts, scratch.stream)
 
     def count_bins(self, per_nat: float) -> np.ndarray:
         """Histograms (rows, bins) of products below the best key's score, so many bins a nat."""
+        return get(self._bins(per_nat), self.scratch.stream)
+
+    def _bins(self, per_nat: float) -> object:
         scratch, stride = self.scratch, sampling(self._tiles)
         counts = scratch.zeros("bins", (self.rows, GUESS_BINS + 1), np.int32)
         sampled = -(-self._tiles // stride) * TILE
@@ -148,7 +152,7 @@ class Lister:
             stride,
             counts,
         )
-        return get(counts, scratch.stream)
+        return counts
 
     def lists(self, rows: np.ndarray, bars: np.ndarray | None) -> Iterator[Listed]:
         """Keys whose products reach the bars (k,) of some rows (k,); without bars, all they see.

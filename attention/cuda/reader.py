@@ -57,13 +57,13 @@ class Reader:
         if not self._coded or self._reads_all(cut):
             self._read(self._seeing, None, cut, None, readings)
             return
-        views = self._lister.look()
+        views, counts = self._lister.look(bars.FINEST)
         levels = views[:, AT].astype(np.int32)
         if cut.kind == SHARE:
-            self._read_shares(cut, views, levels, readings)
+            self._read_shares(cut, views, counts, levels, readings)
             return
         if cut.kind == TOP_R:
-            self._reach_ranks(cut, views, levels)
+            self._reach_ranks(cut, views, counts, levels)
         else:
             bars.threshold_bars(cut, self._asked.host_bounds, views, levels)
         self._read(self._seeing, levels[self._seeing], cut, views, readings)
@@ -131,10 +131,14 @@ class Reader:
         readings.output[rows] = _means(answers, c)
 
     def _read_shares(
-        self, cut: Cut, views: np.ndarray, levels: np.ndarray, readings: Readings
+        self,
+        cut: Cut,
+        views: np.ndarray,
+        counts: np.ndarray,
+        levels: np.ndarray,
+        readings: Readings,
     ) -> None:
         """Read until the share missed is what the rule allows."""
-        counts = self._lister.count_bins(bars.FINEST)
         places, wanted = np.zeros(len(levels), np.int64), np.zeros(len(levels))
         bars.share_bars(cut, views, counts, places, wanted, levels)
         chosen = self._seeing
@@ -144,14 +148,18 @@ class Reader:
             bars.lower_shares(cut, views, counts, readings, chosen, places, wanted, levels, again)
             chosen = chosen[again]
 
-    def _reach_ranks(self, cut: Cut, views: np.ndarray, levels: np.ndarray) -> None:
+    def _reach_ranks(
+        self, cut: Cut, views: np.ndarray, counts: np.ndarray, levels: np.ndarray
+    ) -> None:
         """Lower the bars until the best keys, as many as wanted, and all of larger score reach."""
         nats, steps = np.zeros((2, len(levels)))
         found, per_nat = self._lengths == 0, bars.FINEST
-        while not found.all():
-            counts = self._lister.count_bins(per_nat)
+        while True:
             bars.rank_distances(cut, views, counts, per_nat, nats, steps, found)
+            if found.all():
+                break
             per_nat /= COARSER
+            counts = self._lister.count_bins(per_nat)
         ranks = np.minimum(cut.parameters, self._lengths)
         chosen = self._seeing
         while chosen.size:
