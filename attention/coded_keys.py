@@ -145,8 +145,8 @@ def stride_of(tiles):
 
 
 @part
-def view_of(level, product, scale, bounds, error, tiles):
-    """What codes say of a query's keys in so many tiles, of which `product` is the largest."""
+def view_fields(level, product, scale, bounds, error, tiles):
+    """Fields of the view of keys in so many tiles, of which `product` is the largest."""
     constant, unit = scale * bounds[0], scale * bounds[1]
     blur = error + 1e-14 * (1.0 + abs(level) + abs(constant))
     at, unit = _product_of(level, constant, unit, blur), max(unit, LEAST_UNIT)
@@ -155,7 +155,7 @@ def view_of(level, product, scale, bounds, error, tiles):
     stride = stride_of(tiles)
     ratio = math.exp(min(level - constant - unit * np.float64(product), 0.0))
     short = max(level - constant - unit * np.float64(at), 0.0)
-    return View(level, at, constant, unit, step, short, widen, stride, ratio)
+    return level, at, constant, unit, step, short, widen, stride, ratio
 
 
 @part
@@ -169,7 +169,7 @@ def look(head, query, scale, bounds, error, row, level, scratch):
     """Level and histogram of a query's coded keys; `level` is that of keys without a code."""
     best = highest(row, scratch.most)
     level = max(level, scale * dot(query, head.keys, best))
-    view = view_of(level, row[best], scale, bounds, error, row.size // TILE)
+    view = View(*view_fields(level, row[best], scale, bounds, error, row.size // TILE))
     per_bin = bins_a_product(view.unit, BINS_PER_NAT)
     sample_histogram(row, view.at, per_bin, view.stride, scratch.bins, scratch.counts)
     return view

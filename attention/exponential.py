@@ -33,10 +33,25 @@ _S = tuple(
 )
 
 
+# On a device, where kernels know none of these, its own functions take their places.
+
+
 @part(inline=True)
 def nearest(x):
-    """Round to an integer; where kernels know of no `np.rint`, another function takes its place."""
+    """Round to an integer."""
     return np.rint(x)
+
+
+@part(inline=True)
+def double_of(bits):
+    """The float64 of such bits, int64."""
+    return np.int64(bits).view(np.float64)
+
+
+@part(inline=True)
+def single_of(bits):
+    """The float32 of such bits, int32."""
+    return np.int32(bits).view(np.float32)
 
 
 @part(flags=MARGIN_COVERED, inline=True)
@@ -60,7 +75,7 @@ def exponential(x):
     total = total * r + _C[2]
     total = total * r + _C[1]
     total = total * r + _C[0]
-    return total * np.int64((np.int64(k) + 1023) << 52).view(np.float64)
+    return total * double_of((np.int64(k) + 1023) << 52)
 
 
 @part(flags=MARGIN_COVERED)
@@ -81,7 +96,7 @@ def power_of_two(y):
     total = total * f + _S[2]
     total = total * f + _S[1]
     total = total * f + _S[0]
-    return total * np.int32((np.int32(whole) + np.int32(127)) << np.int32(23)).view(np.float32)
+    return total * single_of((np.int32(whole) + np.int32(127)) << np.int32(23))
 
 
 @part(flags=MARGIN_COVERED, inline=True)
@@ -90,4 +105,4 @@ def power_above(y):
 
     (1 + f) 2^k for y = k + f, the bits of which are those of (y + 127) 2^23 (Schraudolph 1999).
     """
-    return np.int32((y + np.float32(127.0)) * np.float32(2.0**23)).view(np.float32)
+    return single_of((y + np.float32(127.0)) * np.float32(2.0**23))

@@ -17,6 +17,8 @@ Products of codes are integers, and so are counts. All floats are added up in an
 on nothing but sizes, so answers are the same at every call.
 """
 
+import numpy as np
+
 from halfspace.cuda import target
 from halfspace.cuda.target import device
 
@@ -27,9 +29,30 @@ def _nearest(x):  # pragma: no cover (compiled code only)
     return target.libdevice.rint(x)
 
 
+def _double_of(bits):  # pragma: no cover (compiled code only)
+    return target.libdevice.longlong_as_double(bits)
+
+
+def _single_of(bits):  # pragma: no cover (compiled code only)
+    return target.libdevice.int_as_float(np.int32(bits))
+
+
+def bits_of_single(x):
+    """The bits of a float32, int32."""
+    return np.float32(x).view(np.int32)
+
+
+def _bits_of(x):  # pragma: no cover (compiled code only)
+    return target.libdevice.float_as_int(np.float32(x))
+
+
 target.substitute(exponential.nearest, _nearest)
+target.substitute(exponential.double_of, _double_of)
+target.substitute(exponential.single_of, _single_of)
+target.substitute(bits_of_single, _bits_of)
 
 bin_of = device(code_bounds.bin_of)
+bits_of = device(bits_of_single)
 bins_a_product = device(coded_keys.bins_a_product)
 dot = device(reading.dot)
 exp = device(exponential.exponential)
@@ -37,4 +60,4 @@ is_inside = device(coded_rules.is_inside)
 missed_weight = device(code_bounds.missed_weight)
 raised = device(reading.raised)
 relu_drift = device(reading.relu_drift)
-view_of = device(coded_keys.view_of)
+view_fields = device(coded_keys.view_fields)

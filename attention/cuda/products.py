@@ -20,7 +20,7 @@ from halfspace.tiles import TILE
 
 from ..code_bounds import FURTHEST, LOWEST, NOWHERE
 from ..coded_keys import LEAST_UNIT, View
-from .arithmetic import bin_of, bins_a_product, dot, missed_weight, view_of
+from .arithmetic import bin_of, bins_a_product, dot, missed_weight, view_fields
 
 SHARED = (1, 4)
 """Queries of a head that share what is read of its codes, fewest first: a kernel each."""
@@ -40,7 +40,7 @@ LEVEL, AT, CONSTANT, UNIT, STEP, SHORT, WIDEN, STRIDE, RATIO = range(len(View._f
 def least_product(score, error, constant, unit):
     """Least product whose bound is above a score that is off by `error`; BEYOND for none.
 
-    `constant` and `unit` are those of bounds in nats, rounded as `view_of` has them.
+    `constant` and `unit` are those of bounds in nats, rounded as `view_fields` has them.
     """
     slack = error + 1e-14 * (1.0 + abs(score) + abs(constant))
     place = (score - constant + slack) / unit
@@ -192,12 +192,12 @@ def fill_views(keys, head, m, asked, bounds, errors, scale, tiles, best, views):
             continue
         slot, product = LAST_SLOT - best[r] % SLOTS, best[r] // SLOTS + NOWHERE
         level = scale * dot(asked[r], keys[head + r // m], slot)
-        view = view_of(level, product, scale, bounds[r], errors[r], tiles)
-        views[r, LEVEL], views[r, AT] = view.level, view.at
-        views[r, CONSTANT], views[r, UNIT] = view.constant, view.unit
-        views[r, STEP], views[r, SHORT] = view.step, view.short
-        views[r, WIDEN], views[r, STRIDE] = view.widen, view.stride
-        views[r, RATIO] = view.ratio
+        fields = view_fields(level, product, scale, bounds[r], errors[r], tiles)
+        views[r, LEVEL], views[r, AT] = fields[LEVEL], fields[AT]
+        views[r, CONSTANT], views[r, UNIT] = fields[CONSTANT], fields[UNIT]
+        views[r, STEP], views[r, SHORT] = fields[STEP], fields[SHORT]
+        views[r, WIDEN], views[r, STRIDE] = fields[WIDEN], fields[STRIDE]
+        views[r, RATIO] = fields[RATIO]
 
 
 @Kernel

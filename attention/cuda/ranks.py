@@ -13,6 +13,8 @@ from halfspace.cuda.runtime import line
 from halfspace.cuda.scratch import Scratch
 from halfspace.cuda.target import Kernel, cuda
 
+from .arithmetic import bits_of
+
 DIGIT = 8
 BINS = 1 << DIGIT
 
@@ -33,8 +35,7 @@ def order_keys(starts, tops, slots, scores, orders):
         for i in range(
             starts[a] + cuda.blockIdx.x * cuda.blockDim.x + cuda.threadIdx.x, last, step
         ):
-            below = np.float32(tops[a] - scores[i])
-            rank = np.int64(MOST_BITS) - np.int64(below.view(np.int32))
+            rank = np.int64(MOST_BITS) - bits_of(tops[a] - scores[i])
             orders[i] = (rank << SLOT_BITS) + (MOST_SLOT - slots[i])
 
 
