@@ -5,6 +5,7 @@ from importlib.util import find_spec
 OF_DASK = [
     "attention/distributed.py",
     "halfspace/distributed.py",
+    "tests/clusters.py",
     "tests/test_distributed.py",
     "tests/test_distributed_attention.py",
 ]

@@ -1,20 +1,18 @@
-"""Reports on a GPU beside torch and the bandwidth of memory: python -m asv_benchmarks.gpu.
+"""Reports and decoding on a GPU beside torch and memory's bandwidth: python -m asv_benchmarks.gpu.
 
-First every structure's answers on the device are compared with the processor's. Then medians over
-several rounds are taken, of whole calls with the ids left on the device, and those ids compared
-with rational arithmetic. A wrong answer ends the run with exit code 1. What no longer fits into the
-time allowed is left out, and said to be. Without a device nothing is measured, and exit code 2 says
-so.
+First every structure's answers on the device are compared with the processor's, and every rule's
+outputs with dense attention: none may be off by more than its bound. Then medians over several
+rounds are taken, of whole calls with the answers left on the device, and those answers checked as
+well. A wrong answer ends the run with exit code 1. What no longer fits into the time allowed is
+left out, and said to be. Without a device nothing is measured, and exit code 2 says so.
 """
 
 import argparse
 import datetime
-import statistics
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import NamedTuple
 
@@ -23,9 +21,10 @@ import numpy as np
 import halfspace
 from halfspace.cuda import CudaIndex, CudaUnavailable
 from halfspace.cuda.runtime import empty, require
-from halfspace.cuda.target import SIMULATED, Kernel, cuda
+from halfspace.cuda.target import SIMULATED, cuda
 
-from . import data, sizes, truth
+from . import data, gpu_decode, sizes, truth
+from .gpu_timing import Clock, Target, WrongAnswer, kernel_times, median, row
 from .tables import show
 
 DIMENSION = 64
@@ -41,32 +40,16 @@ ROUNDS = 15
 MOST_SECONDS = 450.0
 """After which no further part is begun, if not told otherwise."""
 
+DECODE_SECONDS = 120.0
+"""Time that is to be left for decoding: its keys take long to be made, coded and copied."""
 
 CHECKED_SHARE = 0.6
 """Of that time, for the checks."""
 
 
-class Target(NamedTuple):
-    """A figure and what it is to reach."""
-
-    name: str
-    least: float
-
-
 BANDWIDTH = Target("report: bytes of points a second / those a copy moves", 0.75)
 TORCH = Target("torch.nonzero(X @ w >= b) / report", 2.0)
 CODES = Target("float32 report / report by codes of 8 bits or fewer", 2.5)
-
-
-class Clock(NamedTuple):
-    """When no further part is to be begun."""
-
-    start: float
-    most: float
-
-    def left(self) -> float:
-        """Seconds until then."""
-        return self.start + self.most - time.perf_counter()
 
 
 def describe() -> dict[str, str]:
@@ -159,42 +142,10 @@ def check(n: int, clock: Clock) -> int:
 # How fast they are.
 
 
-def median(task: Callable[[], object], rounds: int) -> float:
-    """Median seconds of a task that may still be running on the device when it returns."""
-    taken = []
-    for _ in range(rounds + 1):
-        cuda.synchronize()
-        start = time.perf_counter()
-        answer = task()
-        cuda.synchronize()
-        taken.append(time.perf_counter() - start)
-        del answer
-    return statistics.median(taken[1:])  # the first may compile
-
-
 def copy_rate(nbytes: int, rounds: int) -> float:
     """Bytes a second that a copy on the device moves: read and written."""
     source, target = (empty((nbytes,), np.uint8) for _ in range(2))
     return 2 * nbytes / median(lambda: target.copy_to_device(source), rounds)
-
-
-@contextmanager
-def kernel_times(into: dict[str, float]) -> Iterator[None]:
-    """Add up how long each kernel runs, in seconds; launches wait for one another."""
-    launch = Kernel.__call__
-
-    def timed(kernel: Kernel, *arguments: object) -> None:
-        cuda.synchronize()
-        start = time.perf_counter()
-        launch(kernel, *arguments)
-        cuda.synchronize()
-        into[kernel.__name__] += time.perf_counter() - start
-
-    Kernel.__call__ = timed
-    try:
-        yield
-    finally:
-        Kernel.__call__ = launch
 
 
 class Asked(NamedTuple):
@@ -229,22 +180,12 @@ def reported(index: CudaIndex, asked: Asked, rounds: int) -> tuple[float, np.nda
     return taken, index.report(*asked)
 
 
-def row(target: Target, figure: float) -> list[str]:
-    """A line of the table."""
-    met = "met" if figure >= target.least else "MISSED"
-    return [target.name, f"{figure:.2f}", f"{target.least:.2f}", met]
-
-
-class WrongIds(Exception):
-    """A report is not what rational arithmetic says."""
-
-
 def verify(points: np.ndarray, asked: Asked, ids: np.ndarray) -> None:
-    """Raise if ids are wrong."""
+    """Raise if ids are not what rational arithmetic says."""
     right = truth.insides(points, asked.normal[None], np.array([asked.offset]))
     wrong = truth.wrong([ids], right)
     if wrong:
-        raise WrongIds(f"{wrong} ids of {len(ids)} are wrong")
+        raise WrongAnswer(f"{wrong} ids of {len(ids)} are wrong")
 
 
 def scan_figures(n: int, rounds: int) -> list[list[str]]:
@@ -286,6 +227,8 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--points", type=int, default=sizes.points(1 << 24), help="of the scan")
     parser.add_argument("--coded", type=int, default=sizes.points(1 << 22), help="of the cascade")
     parser.add_argument("--checked", type=int, default=sizes.points(20_000), help="of each check")
+    parser.add_argument("--keys", type=int, default=sizes.points(4000), help="of checks of heads")
+    parser.add_argument("--tokens", type=int, default=sizes.points(1 << 20), help="of the decode")
     parser.add_argument("--seconds", type=float, default=MOST_SECONDS, help="time allowed")
     return parser.parse_args(argv)
 
@@ -301,16 +244,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     with device:
         show("Device", ["", "found"], [list(item) for item in describe().items()])
-        if check(given.checked, clock._replace(most=CHECKED_SHARE * clock.most)):
+        checks = clock._replace(most=CHECKED_SHARE * clock.most)
+        if check(given.checked, checks) + gpu_decode.check(given.keys, checks):
             return 1
         rows, rounds = [], sizes.rounds(ROUNDS)
-        for part, n in ((scan_figures, given.points), (cascade_figures, given.coded)):
-            if clock.left() < 0.0:
+        parts = (
+            (scan_figures, given.points, 0.0),
+            (cascade_figures, given.coded, 0.0),
+            (gpu_decode.decode_figures, given.tokens, DECODE_SECONDS),
+        )
+        for part, n, needed in parts:
+            if clock.left() < needed:
                 print(f"{part.__name__} is left out: no time")
                 continue
             try:
                 rows += part(n, rounds)
-            except WrongIds as error:
+            except WrongAnswer as error:
                 print(f"{part.__name__}: {error}")
                 return 1
         show("Ratios", ["", "found", "least", ""], rows)

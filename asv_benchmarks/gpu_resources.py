@@ -19,6 +19,7 @@ from unittest.mock import patch
 
 from numba import types
 
+from attention.cuda import averages, held, products, ranks
 from halfspace.cuda import best, codes, nodes, scoring, words
 from halfspace.cuda.target import Kernel, cuda
 
@@ -26,8 +27,11 @@ from .tables import show
 
 CAPABILITIES = ((8, 0), (9, 0))
 
-HOT = ("mask_tiles", "settle", "test_nodes", "test_codes", "refine", "group_best", "sort_step")
-"""Kernels that read points or compare them; the others go over sets of bits."""
+HOT = (
+    *("mask_tiles", "settle", "test_nodes", "test_codes", "refine", "group_best", "sort_step"),
+    *("fill_products", "mark_reaching", "score_listed", "weigh", "sum_splits"),
+)
+"""Kernels that read points, keys or values, or compare them; others go over sets and sums."""
 
 
 class Resources(NamedTuple):
@@ -87,14 +91,69 @@ def _of_bits() -> list[tuple[Kernel, tuple]]:
     ]
 
 
+def _of_keys(floats: types.Type) -> list[tuple[Kernel, tuple]]:
+    """Kernels over keys and values, with the types of their arguments."""
+    heads, rows, wide = floats[:, :, ::1], types.float64[:, ::1], types.float64
+    ints, longs, doubles = types.int32[::1], types.int64[::1], types.float64[::1]
+    kept, size, words = types.int8[::1], types.int64, types.uint32
+    sums = types.float64[:, :, ::1]
+    filled = types.int32[:, ::1], longs
+    asked, listed = (heads, size, size, rows, longs, wide), (longs, ints, doubles)
+    return [
+        (
+            products.fill_uncoded,
+            (words[:, :, ::1], longs, *asked[:-2], longs, rows, doubles, wide, *filled),
+        ),
+        (products.fill_views, (heads, size, size, rows, rows, doubles, wide, size, longs, rows)),
+        (averages.score_listed, (*asked, *listed, doubles)),
+        (averages.keep_inside, (*asked, *listed, doubles, doubles, kept)),
+        (
+            averages.sum_splits,
+            (heads, size, size, longs, longs, ints, kept, doubles, doubles, sums),
+        ),
+        (held.place_rows, (heads, size, heads)),
+    ]
+
+
+def _of_products() -> list[tuple[Kernel, tuple]]:
+    """All other kernels of attention."""
+    found, counts = types.int32[:, ::1], types.int32[:, ::1]
+    rows, cube, wide = types.float64[:, ::1], types.float64[:, :, ::1], types.float64
+    ints, longs, doubles = types.int32[::1], types.int64[::1], types.float64[::1]
+    kept, size, bits = types.int8[::1], types.int64, types.uint32[:, ::1]
+    of_lists = longs, doubles, wide
+    coded = types.uint32[:, :, :, ::1], types.uint32[:, :, ::1], size, size, longs
+    return [
+        *(
+            (kernel, (*coded, types.int32[:, :, ::1], found, longs))
+            for kernel in products.fill_products.values()
+        ),
+        (products.count_bins, (found, rows, wide, size, counts)),
+        (products.mark_reaching, (found, rows, longs, ints, bits, cube)),
+        (products.mark_visible, (longs, longs, bits)),
+        (averages.reset, (doubles,)),
+        (averages.weigh, (*of_lists, kept, doubles, doubles)),
+        (
+            averages.weigh_relu,
+            (longs, doubles, longs, doubles, wide, size, wide, kept, doubles, doubles),
+        ),
+        (averages.gather_answers, (cube, cube, doubles, rows)),
+        (ranks.order_keys, (longs, doubles, ints, doubles, longs)),
+        (ranks.count_digits, (longs, longs, size, longs, counts)),
+        (ranks.choose_digits, (size, longs, longs, counts)),
+        (ranks.keep_ranked, (longs, longs, longs, doubles, kept, doubles)),
+    ]
+
+
 def signatures() -> list[tuple[Kernel, str, tuple]]:
     """Every kernel, the floats of points that it is for, and the types of its arguments."""
     found = [
         (kernel, str(floats), signature)
         for floats in (types.float32, types.float64)
-        for kernel, signature in _of_points(floats)
+        for kernel, signature in (*_of_points(floats), *_of_keys(floats))
     ]
-    return found + [(kernel, "", signature) for kernel, signature in _of_bits()]
+    rest = *_of_bits(), *_of_products()
+    return found + [(kernel, "", signature) for kernel, signature in rest]
 
 
 def ptx_of(function: Callable, signature: tuple, capability: tuple[int, int]) -> str:

@@ -3,17 +3,19 @@
 import math
 import os
 import zipfile
-from typing import NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
+from halfspace.devices import device_number
 from halfspace.inputs import as_count
 from halfspace.tiles import frozen
 
 from . import bounds
 from .arrays_by_name import read_arrays, write_arrays
 from .attended import Attended, certified
+from .cache_answers import CacheStatistics, certified_relu, certified_softmax, shaped
 from .cache_inputs import (
     Asked,
     as_ancestors,
@@ -26,20 +28,14 @@ from .cache_inputs import (
 from .cuts import cut_of, relu_offsets
 from .growing_heads import GrowingHeads
 from .inputs import check_relu, check_rule, check_scale, rounding_unit
-from .reading import make_readings
+from .reading import Cut, Readings, make_readings
 from .rules import Error, Rule, Sampled
 from .sampled import drift
 
+if TYPE_CHECKING:
+    from .cuda import CudaCache
+
 DEFAULT_RULE = Error(1e-3)
-
-
-class CacheStatistics(NamedTuple):
-    """What a cache holds and has read, by head: arrays (*batch, kv_heads)."""
-
-    tokens: np.ndarray  # int64
-    coded: np.ndarray  # int64, those with codes; all others are read by every query
-    share: np.ndarray  # float64, of the keys that queries saw, those read; NaN before any query
-    nbytes: np.ndarray  # int64
 
 
 class KVCache:
@@ -229,22 +225,27 @@ class KVCache:
             float64.
         """
         check_rule(rule)
-        asked, key_norms, values = self._asked(query)
-        scale, lengths = self._scale, np.tile(asked.lengths, self._heads.heads)
-        errors = bounds.score_error(asked.norms, key_norms, scale, self._head_dim)
-        cut = cut_of(rule, lengths, errors, rounding_unit(asked.dtype), values, scale)
-        readings = make_readings(len(lengths), self._value_dim)
+        asked, values, cut, readings = self._ask_softmax(query, rule)
         if isinstance(rule, Sampled):
             unit = rounding_unit(asked.dtype)
             estimates = self._heads.sampled(
-                rule, asked.queries, asked.lengths, cut, scale, unit, readings
+                rule, asked.queries, asked.lengths, cut, self._scale, unit, readings
             )
-            moved = drift(readings, estimates, errors)
+            moved = drift(readings, estimates, cut.errors)
             got = certified(readings._replace(drift=moved), values, asked.dtype, estimates)
-            return _shaped(got, asked)
-        self._heads.softmax(asked.queries, asked.lengths, cut, scale, readings)
-        moved = bounds.weight_drift(readings.mass, errors, readings.reported)
-        return _shaped(certified(readings._replace(drift=moved), values, asked.dtype), asked)
+            return shaped(got, asked)
+        self._heads.softmax(asked.queries, asked.lengths, cut, self._scale, readings)
+        return certified_softmax(asked, values, cut, readings)
+
+    def _ask_softmax(
+        self, query: ArrayLike, rule: Rule
+    ) -> tuple[Asked, bounds.ValueRange, Cut, Readings]:
+        """Checked queries, the range of values of each, what it reads, and what is to be filled."""
+        asked, key_norms, values = self._asked(query)
+        lengths = np.tile(asked.lengths, self._heads.heads)
+        errors = bounds.score_error(asked.norms, key_norms, self._scale, self._head_dim)
+        cut = cut_of(rule, lengths, errors, rounding_unit(asked.dtype), values, self._scale)
+        return asked, values, cut, make_readings(len(lengths), self._value_dim)
 
     def relu(self, query: ArrayLike, *, threshold: float, power: int = 1) -> Attended:
         """ReLU attention, exact up to rounding: weights max(0, scale <q, k> - threshold)^power.
@@ -270,15 +271,57 @@ class KVCache:
             As for `attend`; a threshold that is not finite, a power below 1.
         """
         threshold, power = check_relu(threshold, power)
+        asked, values, offsets, errors, readings = self._ask_relu(query, threshold)
+        of_scores = offsets, errors, self._scale, threshold, power
+        self._heads.relu(asked.queries, asked.lengths, *of_scores, readings)
+        return certified_relu(asked, values, readings)
+
+    def _ask_relu(
+        self, query: ArrayLike, threshold: float
+    ) -> tuple[Asked, bounds.ValueRange, np.ndarray, np.ndarray, Readings]:
+        """Checked queries, ranges of values, offsets, errors, and what is to be filled."""
         asked, key_norms, values = self._asked(query)
         offsets, errors = relu_offsets(
             threshold, asked.norms, key_norms, self._scale, self._head_dim
         )
-        readings = make_readings(len(errors), self._value_dim)
-        of_scores = offsets, errors, self._scale, threshold, power
-        self._heads.relu(asked.queries, asked.lengths, *of_scores, readings)
-        moved = readings.drift + bounds.gamma(readings.reported + 4) * readings.mass
-        return _shaped(certified(readings._replace(drift=moved), values, asked.dtype), asked)
+        return asked, values, offsets, errors, make_readings(len(errors), self._value_dim)
+
+    def to(self, device: str) -> "KVCache | CudaCache":
+        """Return the cache on a device: batch, heads and grouped queries in one launch.
+
+        Parameters
+        ----------
+        device : str
+            ``"cpu"``, ``"cuda"`` or ``"cuda:N"``. CUDA needs the extra ``cuda``.
+
+        Returns
+        -------
+        KVCache or CudaCache
+            The cache itself where it is there already. One on a device keeps this one on the host,
+            and follows its changes.
+
+        Raises
+        ------
+        TypeError, ValueError
+            `device` is not a string, or names none of these.
+        CudaUnavailable
+            There is no such device, or nothing to run it with.
+        OutOfDeviceMemory
+            Keys, values and codes do not fit.
+
+        Examples
+        --------
+        >>> from attention import KVCache
+        >>> cache = KVCache(4)
+        >>> cache.to("cpu") is cache
+        True
+        """
+        number = device_number(device)
+        if number is None:
+            return self
+        from .cuda import CudaCache
+
+        return CudaCache(self, number)
 
     def save(self, path: str | os.PathLike) -> None:
         """Write everything to one .npz file, codes included: they take longer to make than to read.
@@ -374,9 +417,3 @@ class KVCache:
         key_norms, low, high = (np.repeat(array, m, axis=0) for array in measures)
         check_scores(asked.norms, key_norms, self._scale)
         return asked, key_norms, bounds.ValueRange(low, high)
-
-
-def _shaped(got: Attended, asked: Asked) -> Attended:
-    """Rows in the shape of the queries."""
-    rows = (field.reshape(asked.shape) for field in (*got[1:], got.lse_bound, got.sampled))
-    return Attended(got.output.reshape(*asked.shape, got.output.shape[-1]), *rows)

@@ -60,13 +60,19 @@ def highest(row, most):
     return place + lowest_lane(reaching(row, place, best))
 
 
+@part(flags=REASSOCIATED, inline=True)
+def missed_weight(product, bar, at, step):
+    """Bound on the weight of a key whose product is below the bar, in float32; 0 of all others."""
+    power = max(np.float32(np.int32(product - at)) * step, LEAST_POWER_SINGLE)
+    weight = power_above(power)
+    return weight if (product < bar) & (product > NOWHERE) else np.float32(0.0)
+
+
 @part(flags=REASSOCIATED)
 def _tile_mass(row, bar, at, step):
     total = np.float32(0.0)
     for i in range(TILE):
-        power = max(np.float32(np.int32(row[i] - at)) * step, LEAST_POWER_SINGLE)
-        weight = power_above(power)
-        total += weight if (row[i] < bar) & (row[i] > NOWHERE) else np.float32(0.0)
+        total += missed_weight(row[i], bar, at, step)
     return total
 
 
@@ -120,12 +126,17 @@ def collect(row, most, bar, upto, chosen, size):
     return size
 
 
+@part(inline=True)
+def bin_of(product, at, step, last):
+    """Bin of a product by its distance below `at`, `step` bins a product; `last` is open below."""
+    place = min(max(np.float32(np.int32(at - product)) * step, np.float32(0.0)), last)
+    return np.int32(place if product > NOWHERE else last)
+
+
 @part
 def _fill_places(row, at, step, last, places):
-    none = np.float32(0.0)
     for i in range(TILE):
-        place = min(max(np.float32(np.int32(at - row[i])) * step, none), last)
-        places[i] = np.int32(place if row[i] > NOWHERE else last)
+        places[i] = bin_of(row[i], at, step, last)
 
 
 @part

@@ -50,7 +50,7 @@ def part_of(stack: object, h: int) -> object:
 
 
 @kernel
-def _head_at(heads, h, slots):
+def head_at(heads, h, slots):
     """One head, with so many slots."""
     room, fit = heads.room, heads.fit
     basis, steps, residual, rest = fit.basis, fit.steps, fit.residual, fit.rest
@@ -128,7 +128,7 @@ def softmax_of_heads(heads, piece, slots, queries, lengths, cut, scale, readings
     none = np.empty((0, 0), np.int32)
     a, b = piece.first, piece.last
     for h in range(piece.head, piece.end):
-        head, some = _head_at(heads, h, slots), queries[h, a:b]
+        head, some = head_at(heads, h, slots), queries[h, a:b]
         mine = _cut_at(cut, h, a, b)
         aims = aim_queries(head, some)
         coded_rows(
@@ -151,7 +151,7 @@ def relu_of_heads(
     """
     a, b = piece.first, piece.last
     for h in range(piece.head, piece.end):
-        head, some = _head_at(heads, h, slots), queries[h, a:b]
+        head, some = head_at(heads, h, slots), queries[h, a:b]
         coded_relu(
             head,
             aim_queries(head, some),

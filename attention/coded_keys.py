@@ -139,21 +139,40 @@ def _product_of(level, constant, unit, blur):
 
 
 @part
-def look(head, query, scale, bounds, error, row, level, scratch):
-    """Level and histogram of a query's coded keys; `level` is that of keys without a code."""
-    best = highest(row, scratch.most)
+def stride_of(tiles):
+    """A histogram of so many tiles is made of one in how many."""
+    return min(max(tiles // LEAST_SAMPLE, 1), MOST_STRIDE)
+
+
+@part
+def view_fields(level, product, scale, bounds, error, tiles):
+    """Fields of the view of keys in so many tiles, of which `product` is the largest."""
     constant, unit = scale * bounds[0], scale * bounds[1]
-    level = max(level, scale * dot(query, head.keys, best))
     blur = error + 1e-14 * (1.0 + abs(level) + abs(constant))
     at, unit = _product_of(level, constant, unit, blur), max(unit, LEAST_UNIT)
     step = np.float32(min(unit * LOG2_E, 1e30))
     widen = (1.0 + SUM_ERROR) * math.exp(min(blur, LARGEST_EXPONENT))
-    stride = min(max(row.size // TILE // LEAST_SAMPLE, 1), MOST_STRIDE)
-    per_bin = np.float32(min(unit * BINS_PER_NAT, 1e30))
-    sample_histogram(row, at, per_bin, stride, scratch.bins, scratch.counts)
-    ratio = math.exp(min(level - constant - unit * np.float64(row[best]), 0.0))
+    stride = stride_of(tiles)
+    ratio = math.exp(min(level - constant - unit * np.float64(product), 0.0))
     short = max(level - constant - unit * np.float64(at), 0.0)
-    return View(level, at, constant, unit, step, short, widen, stride, ratio)
+    return level, at, constant, unit, step, short, widen, stride, ratio
+
+
+@part
+def bins_a_product(unit, per_nat):
+    """Bins of a histogram that a product is worth."""
+    return np.float32(min(unit * per_nat, 1e30))
+
+
+@part
+def look(head, query, scale, bounds, error, row, level, scratch):
+    """Level and histogram of a query's coded keys; `level` is that of keys without a code."""
+    best = highest(row, scratch.most)
+    level = max(level, scale * dot(query, head.keys, best))
+    view = View(*view_fields(level, row[best], scale, bounds, error, row.size // TILE))
+    per_bin = bins_a_product(view.unit, BINS_PER_NAT)
+    sample_histogram(row, view.at, per_bin, view.stride, scratch.bins, scratch.counts)
+    return view
 
 
 @part

@@ -105,6 +105,8 @@ def coded_relu(head, aims, queries, lengths, offsets, errors, scale, threshold, 
         last = min(first + BLOCK, m)
         fill_block(head, aims, lengths, first, last, rows)
         for q in range(first, last):
+            if not lengths[q]:
+                continue
             row = rows[q - first, : (lengths[q] + TILE - 1) // TILE * TILE]
             size = list_uncoded(head.always, lengths[q], row, chosen)
             bar = bar_of(aims.bounds[q, 0], aims.bounds[q, 1], offsets[q])

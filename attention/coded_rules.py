@@ -26,13 +26,28 @@ from .code_bounds import (
     collect,
     sample_histogram,
 )
-from .coded_keys import SURE, View, bar_below, bar_of_offset, list_uncoded, look, missed_below
+from .coded_keys import (
+    SURE,
+    View,
+    bar_below,
+    bar_of_offset,
+    bins_a_product,
+    list_uncoded,
+    look,
+    missed_below,
+)
 from .exponential import LARGEST_EXPONENT, exponentials
 from .reading import add_values, dot, four_dots, largest
 from .selection import SHARE, TOP_R
 
 AHEAD = 24
 """Rows that are asked for before their turn."""
+
+COARSER, LEAST_BINS = 8.0, 1e-7
+"""How much wider bins get where scores reach beyond them, and bins a product at least."""
+
+STRICTER = 0.97
+"""Part of the share allowed that is tried where that was missed."""
 
 OPTIMISM = 0.55
 """Part of the values' width that an output is expected to be from the far end of their range."""
@@ -134,7 +149,7 @@ def _lower(head, query, scale, row, new, bar, size, scratch):
 
 
 @part
-def _furthest(output, low, high):
+def furthest(output, low, high):
     """Largest distance of a coordinate from the far end of the values' range."""
     most = 0.0
     for c in range(output.size):
@@ -160,7 +175,7 @@ def average(values, scratch, size, output):
 
 
 @part
-def _step(missed, wanted):
+def bins_down(missed, wanted):
     """Bins to go down where so much is missed, and less is wanted."""
     if not wanted > 0.0:
         return GUESS_BINS
@@ -169,22 +184,44 @@ def _step(missed, wanted):
 
 
 @part
+def share_to_try(cut, q):
+    """Share of the mass that may be missed, where it is not known yet where the output is."""
+    share, left = cut.parameters[q], cut.left[q]
+    if left > 0.0:
+        return max(share, min(1.0, left / (OPTIMISM * cut.width[q] + cut.slack[q])))
+    return share
+
+
+@part
+def share_allowed(cut, q, output):
+    """Share of the mass that may be missed where an output is at such a place."""
+    share, left = cut.parameters[q], cut.left[q]
+    if left > 0.0:
+        return max(share, left / (furthest(output, cut.low[q], cut.high[q]) + cut.slack[q]))
+    return share
+
+
+@part
+def bar_at(view, place):
+    """Bar of such a bin of the histogram; beyond the last, that of all keys."""
+    return LOWEST if place >= GUESS_BINS else bar_below(view, place / BINS_PER_NAT)
+
+
+@part
 def read_share(head, query, scale, cut, q, row, size, view, scratch, output):
     """Read until the share missed is what the rule allows.
 
     With `cut.left` it is an error that is allowed, and the share rests on where the output is.
     """
-    share, left, slack = cut.parameters[q], cut.left[q], cut.slack[q]
-    wanted = share
-    if left > 0.0:
-        wanted = max(share, min(1.0, left / (OPTIMISM * cut.width[q] + slack)))
+    share, left = cut.parameters[q], cut.left[q]
+    wanted = share_to_try(cut, q)
     mass, bar, place = _sum_weights(scratch, 0, size, view.level), MOST_PRODUCT, 0
     while True:
         guess = guess_place(
             view, scratch.counts, wanted, place, max(mass, 1.0), np.float64(view.stride)
         )
         before, place = size, max(place, guess)
-        new = LOWEST if place >= GUESS_BINS else bar_below(view, place / BINS_PER_NAT)
+        new = bar_at(view, place)
         bar, size = _lower(head, query, scale, row, new, bar, size, scratch)
         mass += _sum_weights(scratch, before, size, view.level)
         missed = missed_below(view, row, scratch.most, bar, wanted)
@@ -192,15 +229,15 @@ def read_share(head, query, scale, cut, q, row, size, view, scratch, output):
             if not left > 0.0 or missed == 0.0:
                 return Read(size, missed, view.level, -np.inf, 0.0)
             top, total = average(head.values, scratch, size, output)
-            allowed = max(share, left / (_furthest(output, cut.low[q], cut.high[q]) + slack))
+            allowed = share_allowed(cut, q, output)
             if missed <= allowed * (mass + missed):
                 return Read(size, missed, view.level, top, total)
-            wanted = max(share, 0.97 * allowed)
-        place = min(place + _step(missed, wanted * (mass + missed)), GUESS_BINS)
+            wanted = max(share, STRICTER * allowed)
+        place = min(place + bins_down(missed, wanted * (mass + missed)), GUESS_BINS)
 
 
 @part
-def _place_of(counts, wanted):
+def place_of_rank(counts, wanted):
     """First bin before which there are so many; GUESS_BINS where only the open one may do."""
     place, seen = 0, 0
     while place < GUESS_BINS and seen < wanted:
@@ -210,23 +247,29 @@ def _place_of(counts, wanted):
 
 
 @part
+def sampled_rank(rank, stride):
+    """How many of a sample, one of `stride`, make sure enough that there are `rank` in all."""
+    expected = rank / np.float64(stride)
+    return expected + 3.0 * math.sqrt(expected) + 3.0 if stride > 1 else expected
+
+
+@part
 def _nats_of(view, row, wanted, scratch):
     """How far below L so many keys of the histogram's are, about, and how finely that is known."""
-    per_nat, place = np.float64(BINS_PER_NAT), _place_of(scratch.counts, wanted)
+    per_nat, place = np.float64(BINS_PER_NAT), place_of_rank(scratch.counts, wanted)
     # Scores of any size, so wider bins until the open one is not needed.
-    while place >= GUESS_BINS and per_nat * view.unit > 1e-7:
-        per_nat /= 8.0
-        per_bin = np.float32(min(per_nat * view.unit, 1e30))
+    while place >= GUESS_BINS and per_nat * view.unit > LEAST_BINS:
+        per_nat /= COARSER
+        per_bin = bins_a_product(view.unit, per_nat)
         sample_histogram(row, view.at, per_bin, view.stride, scratch.bins, scratch.counts)
-        place = _place_of(scratch.counts, wanted)
+        place = place_of_rank(scratch.counts, wanted)
     return place / per_nat, 1.0 / per_nat
 
 
 @part
 def _read_top(head, query, scale, rank, error, row, size, view, scratch):
     """Read until the `rank` keys of largest score are among those read: how many, and the bar."""
-    expected, uncoded = rank / np.float64(view.stride), size
-    wanted = expected + 3.0 * math.sqrt(expected) + 3.0 if view.stride > 1 else expected
+    uncoded, wanted = size, sampled_rank(rank, view.stride)
     bar, (nats, step) = MOST_PRODUCT, _nats_of(view, row, wanted, scratch)
     while True:
         bar, size = _lower(head, query, scale, row, bar_below(view, nats), bar, size, scratch)
@@ -279,18 +322,23 @@ def _keep_best(rank, level, size, scratch):
 
 
 @part
+def is_inside(key, normal, offset, scale, score, error, limbs):
+    """Whether <q, k> >= offset, exactly decided, of a key whose score is known to `error`."""
+    b = scale * offset
+    away, around = score - b, error + 4e-16 * abs(b)
+    if abs(away) <= around:
+        return exact_sign(normal, key, key[:0], offset, limbs) >= 0
+    return away > around
+
+
+@part
 def _keep_inside(keys, normal, offset, scale, error, level, size, scratch):
     """Keep the chosen with <q, k> >= offset, exactly decided; the mass of the others."""
-    scores, chosen, b = scratch.scores, scratch.chosen, scale * offset
-    around = error + 4e-16 * abs(b)
+    scores, chosen = scratch.scores, scratch.chosen
     kept, left = 0, 0.0
     for i in range(size):
-        away = scores[i] - b
-        inside = away > around
-        if abs(away) <= around:
-            key = keys[chosen[i]]
-            inside = exact_sign(normal, key, key[:0], offset, scratch.limbs) >= 0
-        if inside:
+        key = keys[chosen[i]]
+        if is_inside(key, normal, offset, scale, scores[i], error, scratch.limbs):
             scores[kept], chosen[kept] = scores[i], chosen[i]
             kept += 1
         else:

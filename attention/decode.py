@@ -6,9 +6,12 @@ for many (`coded_head.py`). For each query the rule chooses a cut (`cuts.py`), t
 read in float64, and what was left out is bounded (`bounds.py`).
 """
 
+from typing import TYPE_CHECKING, NamedTuple
+
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
+from halfspace.devices import device_number
 from halfspace.inputs import as_points
 from halfspace.tiles import frozen
 
@@ -31,6 +34,9 @@ from .inputs import (
 from .reading import Cut, Readings, make_readings
 from .rules import Rule, Sampled
 
+if TYPE_CHECKING:
+    from .cuda import CudaDecoder
+
 TREE_DIMENSIONS = 12
 """Above this a tree's bounds straddle nearly every plane on keys without structure."""
 
@@ -52,6 +58,17 @@ def choose(n: int, head_dim: int) -> str:
     if n < LEAST_KEYS:
         return "scan"
     return "kd_tree" if head_dim <= TREE_DIMENSIONS else "cascade"
+
+
+class Asked(NamedTuple):
+    """Checked queries, and what is to be filled for them."""
+
+    queries: np.ndarray  # (m, head_dim) float64, read-only
+    norms: np.ndarray  # (m,) float64
+    visible: np.ndarray  # (m,) int64, keys that each sees
+    errors: np.ndarray  # (m,) float64, bounds on the rounding errors of scores
+    dtype: np.dtype  # of the output
+    readings: Readings
 
 
 class Decoder:
@@ -220,13 +237,8 @@ class Decoder:
             Not a rule; queries of the wrong shape or not finite; scores beyond float64.
         """
         check_rule(rule)
-        dtype = check_output_dtype(dtype)
-        queries, norms = self._queries(query)
-        m = len(queries)
-        visible = self._visible(m, lengths)
-        errors = bounds.score_error(norms, self._key_norm, self.scale, self.dim)
-        cut = cut_of(rule, visible, errors, rounding_unit(dtype), self._values, self.scale)
-        readings = make_readings(m, self.value_dim)
+        asked, cut = self._ask_softmax(query, rule, lengths, dtype)
+        queries, norms, visible, errors, dtype, readings = asked
         if isinstance(rule, Sampled):
             values, unit = self._head.values, rounding_unit(dtype)
             goal = sampled.aim(rule, queries, values, self._values, visible, errors, unit)
@@ -236,8 +248,25 @@ class Decoder:
         if (whole := self._whole(rule, cut, queries, norms, visible, readings)) is not None:
             return certified(readings, self._values, dtype, whole)
         self._head.softmax(queries, visible, cut, self.scale, readings)
-        drift = bounds.weight_drift(readings.mass, errors, readings.reported)
-        return certified(readings._replace(drift=drift), self._values, dtype)
+        return self._certified_softmax(asked)
+
+    def _ask_softmax(
+        self, query: ArrayLike, rule: Rule, lengths: ArrayLike | None, dtype: DTypeLike
+    ) -> tuple[Asked, Cut]:
+        """Check what `softmax` is asked; the queries, and what the rule has them read."""
+        dtype = check_output_dtype(dtype)
+        queries, norms = self._queries(query)
+        visible = self._visible(len(queries), lengths)
+        errors = bounds.score_error(norms, self._key_norm, self.scale, self.dim)
+        cut = cut_of(rule, visible, errors, rounding_unit(dtype), self._values, self.scale)
+        readings = make_readings(len(queries), self.value_dim)
+        return Asked(queries, norms, visible, errors, dtype, readings), cut
+
+    def _certified_softmax(self, asked: Asked) -> Attended:
+        """Certify what was read for softmax attention."""
+        readings = asked.readings
+        drift = bounds.weight_drift(readings.mass, asked.errors, readings.reported)
+        return certified(readings._replace(drift=drift), self._values, asked.dtype)
 
     def _whole(
         self,
@@ -289,15 +318,63 @@ class Decoder:
             counts active keys up to the rounding of scores; the bound covers those in doubt.
         """
         threshold, power = check_relu(threshold, power)
+        asked, offsets = self._ask_relu(query, threshold, lengths, dtype)
+        queries, _, visible, errors, _, readings = asked
+        self._head.relu(queries, visible, offsets, errors, self.scale, threshold, power, readings)
+        return self._certified_relu(asked)
+
+    def _ask_relu(
+        self, query: ArrayLike, threshold: float, lengths: ArrayLike | None, dtype: DTypeLike
+    ) -> tuple[Asked, np.ndarray]:
+        """Check what `relu` is asked; the queries, and offsets below which no key is active."""
         dtype = check_output_dtype(dtype)
         queries, norms = self._queries(query)
         visible = self._visible(len(queries), lengths)
         offsets, errors = relu_offsets(threshold, norms, self._key_norm, self.scale, self.dim)
         readings = make_readings(len(queries), self.value_dim)
-        self._head.relu(queries, visible, offsets, errors, self.scale, threshold, power, readings)
-        summed = bounds.gamma(readings.reported + 4) * readings.mass
-        drift = readings.drift + summed
-        return certified(readings._replace(drift=drift), self._values, dtype)
+        return Asked(queries, norms, visible, errors, dtype, readings), offsets
+
+    def _certified_relu(self, asked: Asked) -> Attended:
+        """Certify what was read for ReLU attention."""
+        readings = asked.readings
+        drift = readings.drift + bounds.gamma(readings.reported + 4) * readings.mass
+        return certified(readings._replace(drift=drift), self._values, asked.dtype)
+
+    def to(self, device: str) -> "Decoder | CudaDecoder":
+        """Return the decoder on a device: the same rules, and certificates of its own.
+
+        Parameters
+        ----------
+        device : str
+            ``"cpu"``, ``"cuda"`` or ``"cuda:N"``. CUDA needs the extra ``cuda``.
+
+        Returns
+        -------
+        Decoder or CudaDecoder
+            The decoder itself where it is there already. On a device it holds the keys there are.
+
+        Raises
+        ------
+        TypeError, ValueError
+            `device` is not a string, or names none of these.
+        CudaUnavailable
+            There is no such device, or nothing to run it with.
+        OutOfDeviceMemory
+            Keys, values and codes do not fit.
+
+        Examples
+        --------
+        >>> from attention import Decoder
+        >>> decoder = Decoder([[1.0], [2.0]], [[3.0], [5.0]])
+        >>> decoder.to("cpu") is decoder
+        True
+        """
+        number = device_number(device)
+        if number is None:
+            return self
+        from .cuda import CudaDecoder
+
+        return CudaDecoder(self, number)
 
     def _queries(self, query: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
         """Checked queries in float64, and their norms."""

@@ -33,10 +33,32 @@ _S = tuple(
 )
 
 
+# On a device, where kernels know none of these, its own functions take their places.
+
+
+@part(inline=True)
+def nearest(x):
+    """Round to an integer."""
+    return np.rint(x)
+
+
+@part(inline=True)
+def double_of(bits):
+    """The float64 of such bits, int64."""
+    return np.int64(bits).view(np.float64)
+
+
+@part(inline=True)
+def single_of(bits):
+    """The float32 of such bits, int32."""
+    return np.int32(bits).view(np.float32)
+
+
 @part(flags=MARGIN_COVERED, inline=True)
-def _exp(x):
+def exponential(x):
+    """exp(x) to 4 units of rounding; of what is below 2^-1021, anything from 0 to twice that."""
     x = min(x, LARGEST_EXPONENT)
-    k = np.rint(max(x * LOG2_E, LEAST_POWER))
+    k = nearest(max(x * LOG2_E, LEAST_POWER))
     r = (x - k * _LN2_HIGH) - k * _LN2_LOW
     r = max(r, -1.0)  # where x was beyond
     total = _C[13]
@@ -53,17 +75,14 @@ def _exp(x):
     total = total * r + _C[2]
     total = total * r + _C[1]
     total = total * r + _C[0]
-    return total * np.int64((np.int64(k) + 1023) << 52).view(np.float64)
+    return total * double_of((np.int64(k) + 1023) << 52)
 
 
 @part(flags=MARGIN_COVERED)
 def exponentials(scores, shift, out):
-    """Fill `out` with exp(score - shift), to 4 units of rounding.
-
-    What is below 2^-1021 may come out as anything from 0 to twice that.
-    """
+    """Fill `out` with exp(score - shift), each as `exponential` has it."""
     for i in range(scores.size):
-        out[i] = _exp(scores[i] - shift)
+        out[i] = exponential(scores[i] - shift)
 
 
 @part(flags=MARGIN_COVERED, inline=True)
@@ -77,7 +96,7 @@ def power_of_two(y):
     total = total * f + _S[2]
     total = total * f + _S[1]
     total = total * f + _S[0]
-    return total * np.int32((np.int32(whole) + np.int32(127)) << np.int32(23)).view(np.float32)
+    return total * single_of((np.int32(whole) + np.int32(127)) << np.int32(23))
 
 
 @part(flags=MARGIN_COVERED, inline=True)
@@ -86,4 +105,4 @@ def power_above(y):
 
     (1 + f) 2^k for y = k + f, the bits of which are those of (y + 127) 2^23 (Schraudolph 1999).
     """
-    return np.int32((y + np.float32(127.0)) * np.float32(2.0**23)).view(np.float32)
+    return single_of((y + np.float32(127.0)) * np.float32(2.0**23))

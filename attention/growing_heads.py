@@ -21,7 +21,7 @@ from halfspace.tiles import TILE, frozen
 
 from . import bounds
 from .arrays_by_name import arrays_by_name, as_stored, from_arrays
-from .coded_head import CHUNK, KEY_NANOSECONDS, PRODUCT_NANOSECONDS, CodedHead
+from .coded_head import CHUNK, KEY_NANOSECONDS, PRODUCT_NANOSECONDS, CodedHead, Fit
 from .coded_heads import CodedHeads, part_of, pieces, relu_of_heads, softmax_of_heads, stacked
 from .reading import Cut, Readings
 from .room import Room, make_room, tiles_for, widened
@@ -39,6 +39,11 @@ class GrowingHeads:
         float32 or float64.
     uncoded : int, optional
         As for `CodedHead`.
+
+    Attributes
+    ----------
+    rewritten : int
+        How often tokens that were there were cut off, or became others.
     """
 
     def __init__(
@@ -48,7 +53,7 @@ class GrowingHeads:
             np.empty((0, head_dim), dtype), np.empty((0, value_dim), dtype), uncoded=uncoded
         )
         self._heads = [copy.copy(first) for _ in range(heads)]
-        self._count, self._measured = 0, 0
+        self._count, self._measured, self.rewritten = 0, 0, 0
         self._key_norms = np.zeros(heads)
         self._low, self._high = np.zeros((2, heads, value_dim))
         self._seen, self._read = np.zeros((2, heads), np.int64)
@@ -71,6 +76,21 @@ class GrowingHeads:
     def coded(self) -> int:
         """Tokens that have codes: the first ones."""
         return self._heads[0].coded
+
+    @property
+    def fitted(self) -> int:
+        """Tokens that the codes were fitted to."""
+        return self._heads[0].fitted
+
+    @property
+    def room(self) -> Room:
+        """Where the rows are, with an axis for the heads."""
+        return self._room
+
+    @property
+    def fits(self) -> list[Fit]:
+        """What the codes of each head mean."""
+        return [head.fit for head in self._heads]
 
     @property
     def keys(self) -> np.ndarray:
@@ -104,6 +124,7 @@ class GrowingHeads:
 
     def crop(self, count: int) -> None:
         """Forget all but the first `count` tokens."""
+        self.rewritten += 1
         for head in self._heads:
             head.crop(count)
         if count < self._measured and self._reaches_out(count, self._measured):
@@ -112,6 +133,7 @@ class GrowingHeads:
 
     def take(self, old: np.ndarray) -> None:
         """Let head h be what head ``old[h]`` was."""
+        self.rewritten += 1
         keys, values = self._room.keys, self._room.values
         room = make_room(
             (len(old),), self._room.tiles, keys.shape[-1], values.shape[-1], (keys.dtype,) * 2
@@ -175,7 +197,7 @@ class GrowingHeads:
             got = head.sampled(goal, asked, lengths, mine, scale, some)
             for all_of_them, those in zip(estimates, got, strict=True):
                 all_of_them[rows] = those
-        self._count_reads(readings.looked.reshape(heads, m), readings.reported.reshape(heads, m))
+        self.count_reads(readings.looked.reshape(heads, m), readings.reported.reshape(heads, m))
         return estimates
 
     def relu(
@@ -215,6 +237,7 @@ class GrowingHeads:
         KeyError, ValueError
             It is not that of heads like these.
         """
+        self.rewritten += 1
         tokens, (coded, fitted) = state["keys"].shape[1], state["progress"].tolist()
         if coded % TILE or not 0 <= coded <= tokens:
             raise ValueError(f"progress: expected whole tiles of {tokens} tokens, got {coded}")
@@ -260,9 +283,10 @@ class GrowingHeads:
         some = slots, queries, lengths, *arguments, mine
         of_threads = pieces(heads, m, slots * (KEY_NANOSECONDS + PRODUCT_NANOSECONDS * d))
         parallel.run([lambda piece=piece: kernel(piece, *some) for piece in of_threads])
-        self._count_reads(mine.looked, mine.reported)
+        self.count_reads(mine.looked, mine.reported)
 
-    def _count_reads(self, looked: np.ndarray, reported: np.ndarray) -> None:
+    def count_reads(self, looked: np.ndarray, reported: np.ndarray) -> None:
+        """Count keys that queries (heads, m) saw, and read."""
         self._seen += looked.sum(axis=1)
         self._read += reported.sum(axis=1)
 

@@ -331,6 +331,21 @@ def softmax_rows(head, candidates, queries, lengths, cut, scale, readings):
 
 
 @part
+def raised(x, power):
+    """x^power by repeated products: off by power - 1 units of rounding at most."""
+    result = 1.0
+    for _ in range(power):
+        result *= x
+    return result
+
+
+@part
+def relu_drift(ratio, error, power):
+    """Bound on what an error of such size in `ratio` may do to max(0, ratio)^power."""
+    return power * error * raised(abs(ratio) + error, power - 1)
+
+
+@part
 def average_relu(values, slots, scores, threshold, power, error, q, readings):
     """Readings of query q: every slot has weight max(0, score - threshold)^power.
 
@@ -347,9 +362,9 @@ def average_relu(values, slots, scores, threshold, power, error, q, readings):
     error, active, drift, mass = error / unit, 0, 0.0, 0.0
     for i in range(size):
         ratio = scores[i] / unit
-        drift += power * error * (abs(ratio) + error) ** (power - 1)
+        drift += relu_drift(ratio, error, power)
         if ratio > 0.0:
-            slots[active], scores[active] = slots[i], ratio**power
+            slots[active], scores[active] = slots[i], raised(ratio, power)
             mass += scores[active]
             active += 1
     readings.reported[q], readings.top[q] = active, power * math.log(unit)

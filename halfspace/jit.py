@@ -93,6 +93,7 @@ def part(
     """
     if function is None:
         return functools.partial(part, flags=flags, inline=inline)
+    function.is_part = True
     if numba.config.DISABLE_JIT:
         return function
     dispatcher = numba.njit(

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import halfspace
+from attention import Decoder, KVCache
 from halfspace.cuda import CudaUnavailable
 from halfspace.cuda.target import SIMULATED, cuda
 
@@ -34,9 +35,10 @@ def test_kernels_in_the_simulator():
 
 @pytest.mark.skipif(AVAILABLE, reason="there is a device")
 def test_no_device_is_said():
-    index = halfspace.Scan(np.ones((3, 2)))
-    with pytest.raises(CudaUnavailable, match=r"cuda: expected .*pip install .*\[cuda\]"):
-        index.to("cuda")
+    rows = np.ones((3, 2))
+    for held in (halfspace.Scan(rows), Decoder(rows, rows), KVCache(2)):
+        with pytest.raises(CudaUnavailable, match=r"cuda: expected .*pip install .*\[cuda\]"):
+            held.to("cuda")
 
 
 def test_devices_by_name():
@@ -49,8 +51,8 @@ def test_devices_by_name():
         index.to(0)
 
 
-def test_importing_halfspace_imports_no_cuda():
-    code = "import sys, halfspace; raise SystemExit('numba.cuda' in sys.modules)"
+def test_importing_the_packages_imports_no_cuda():
+    code = "import sys, attention, halfspace; raise SystemExit('numba.cuda' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
 
 

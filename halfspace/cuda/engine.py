@@ -5,6 +5,7 @@ import numpy as np
 from ..inputs import Queries
 from . import words
 from .finders import Finder, Found
+from .lists import added_up, count_bits, list_numbers
 from .queries import Ready, make_ready
 from .runtime import empty, get, line
 from .scratch import Scratch
@@ -100,50 +101,24 @@ class Engine:
 
     def count(self, bits: object, scratch: Scratch) -> np.ndarray:
         """How many bits each row has, int64 (m,)."""
-        return self._count(bits, scratch)[2]
-
-    def _count(self, bits: object, scratch: Scratch) -> tuple[object, object, np.ndarray]:
-        """Counts of chunks, sums before pieces, and those of rows; the latter on the host."""
-        m, width = bits.shape
-        stream = scratch.stream
-        counts = scratch.take("counts", (m, words.chunks_of(width)), np.int32)
-        before = scratch.take("before", (m, words.pieces_of(width)), np.int64)
-        totals = scratch.take("totals", (m,), np.int64)
-        words.count_chunks(stream, *line(counts.size), bits, counts)
-        words.add_pieces(stream, *line(before.size), counts, before)
-        words.add_before(stream, *line(m), before, totals)
-        return counts, before, get(totals, stream)
+        return count_bits(bits, scratch).totals
 
     def list(
         self, bits: object, names: object, dtype: type, scratch: Scratch
     ) -> tuple[object, np.ndarray]:
         """Names of the bits of all rows, on the device, and where each row's start (m + 1,)."""
-        counts, before, totals = self._count(bits, scratch)
-        starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(totals)])
+        counted = count_bits(bits, scratch)
+        starts = counted.starts
         listed = empty((int(starts[-1]),), dtype)
-        words.list_bits(
-            scratch.stream,
-            *line(counts.size),
-            bits,
-            counts,
-            before,
-            scratch.copy("starts", starts),
-            names,
-            listed,
-        )
+        list_numbers(counted, scratch.copy("starts", starts), names, listed, scratch.stream)
         return listed, starts
 
     def sum(self, bits: object, scratch: Scratch) -> np.ndarray:
         """Weights of the bits of each row, float64 (m, w), in an order that is always the same."""
         m, columns, stream = bits.shape[0], self.weights.shape[1], scratch.stream
-        size, level = words.chunks_of(self.width), 0
+        size = words.chunks_of(self.width)
         if not m * columns * size:
             return np.zeros((m, columns))
         sums = scratch.take("sums 0", (m, columns, size), np.float64)
         words.sum_chunks(stream, *line(sums.size), bits, self.weights, sums)
-        while size > 1:
-            size, level = -(-size // words.PIECE), level + 1
-            fewer = scratch.take(f"sums {level}", (m, columns, size), np.float64)
-            words.add_sums(stream, *line(fewer.size), sums, words.PIECE, fewer)
-            sums = fewer
-        return get(sums, stream)[:, :, 0]
+        return get(added_up(sums, scratch), stream)[:, :, 0]

@@ -65,6 +65,12 @@ def by_tiles(tiles: int, rows: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
     return (min(wanted, held), min(rows, MOST_ROWS)), (TILE, side_by_side)
 
 
+def by_rows(longest: int, rows: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Grid and block for lists side by side: x goes along a list, the grid's y is the list."""
+    wanted, held = max(1, -(-longest // THREADS)), max(1, resident_threads() // THREADS)
+    return (min(wanted, held), min(rows, MOST_ROWS)), (THREADS,)
+
+
 def _short_of_memory(error: Exception) -> bool:
     return getattr(error, "code", None) == 2 or "OUT_OF_MEMORY" in str(error).upper()
 

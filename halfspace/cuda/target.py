@@ -149,11 +149,8 @@ def _parts_called(function: Callable) -> list[str]:
 
 
 def _is_part(value: object) -> bool:
-    if isinstance(value, FunctionType):  # all are that where numba is told not to compile
-        return value.__module__.startswith("halfspace.") and not value.__module__.startswith(
-            __package__
-        )
-    return hasattr(value, "py_func")
+    # Where numba is told not to compile, parts are functions.
+    return getattr(getattr(value, "py_func", value), "is_part", False)
 
 
 _made: dict[Callable, Callable] = {}
@@ -184,6 +181,15 @@ def device(function: Callable) -> Callable:
     return _made[function]
 
 
+def substitute(function: Callable, twin: Callable) -> None:
+    """Let `twin` take the place of a part of kernels on the device, but for the simulator.
+
+    For parts that the device has an instruction for, or no way to compile.
+    """
+    if cuda is not None and not SIMULATED:
+        _made[function] = cuda.jit(device=True)(twin)
+
+
 if cuda is None or SIMULATED:
     dot4 = dot4_by_bytes
     _made[predicate.two_product] = getattr(predicate.two_product, "py_func", predicate.two_product)
@@ -191,5 +197,5 @@ else:
     libdevice = importlib.import_module(f"{cuda.__name__}.libdevice")
     # What makes an instruction of it is numba's own way of compiling.
     dot4 = device(dot4_by_bytes) if "mlir" in cuda.__name__ else _dot4_instruction()
-    _made[predicate.two_product] = cuda.jit(device=True)(_fused_product)
+    substitute(predicate.two_product, _fused_product)
 """`dot4`: total + the products of four unsigned codes and four signed weights, a byte each."""

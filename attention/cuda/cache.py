@@ -1,0 +1,202 @@
+"""CudaCache: keys and values of many heads on a device, to which tokens are appended."""
+
+from numpy.typing import ArrayLike
+
+from halfspace.cuda.runtime import as_stream, require
+from halfspace.devices import device_number
+
+from ..attended import Attended
+from ..cache import DEFAULT_RULE, KVCache
+from ..cache_answers import CacheStatistics, certified_relu, certified_softmax
+from ..inputs import check_relu
+from ..rules import Rule
+from .answers import check_rule_here, deliver, to_host
+from .heads import CudaHeads
+
+
+class CudaCache:
+    """A `KVCache` on a CUDA device: batch, heads and grouped queries in one launch.
+
+    Made by ``cache.to("cuda")``. The cache it was made of is kept on the host, with its codes, and
+    all that changes it here changes it there; what changes there is followed before the next
+    answer, by copying new tokens or, after a crop or a reorder, all. Answers, shapes and errors
+    are those of `KVCache`; see `CudaDecoder` for what they may differ in.
+
+    Changes must not run beside other calls; answers are safe from many threads.
+
+    Parameters
+    ----------
+    cache : KVCache
+    number : int
+        Of the device.
+
+    Raises
+    ------
+    CudaUnavailable
+        There is no such device, or nothing to run it with.
+    OutOfDeviceMemory
+        Keys, values and codes, or later scratch, do not fit.
+
+    Examples
+    --------
+    >>> from attention import KVCache
+    >>> cache = KVCache(64, num_kv_heads=8).to("cuda")  # doctest: +SKIP
+    """
+
+    def __init__(self, cache: KVCache, number: int = 0) -> None:
+        self._host, self._heads = cache, CudaHeads.of(cache._heads, number)
+
+    def __len__(self) -> int:
+        return len(self._host)
+
+    def __reduce__(self) -> tuple:
+        return CudaCache, (self._host, self._heads.number)
+
+    def __repr__(self) -> str:
+        return f"CudaCache({self._host!r}, {self.device})"
+
+    @property
+    def batch_shape(self) -> tuple[int, ...]:
+        """Axes before that of the heads."""
+        return self._host.batch_shape
+
+    @property
+    def scale(self) -> float:
+        """Of scores."""
+        return self._host.scale
+
+    @property
+    def device(self) -> str:
+        """Where it is: ``"cuda:0"``, say."""
+        return f"cuda:{self._heads.number}"
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held on the device, with what is free for more, without scratch."""
+        return self._heads.nbytes
+
+    def to(self, device: str) -> "KVCache | CudaCache":
+        """Return the cache on a device; parameters and errors as for `KVCache.to`."""
+        number = device_number(device)
+        if number is None:
+            return self._host
+        return self if number == self._heads.number else CudaCache(self._host, number)
+
+    def append(self, key: ArrayLike, value: ArrayLike) -> None:
+        """Append tokens to all heads, as `KVCache.append`; arrays may lie on the device."""
+        self._host.append(to_host(key, "key"), to_host(value, "value"))
+        self._heads.follow(self._host._heads)
+
+    def crop(self, count: int) -> None:
+        """Keep the first `count` tokens, as `KVCache.crop`."""
+        self._host.crop(count)
+        self._heads.follow(self._host._heads)
+
+    def reorder(self, idx: ArrayLike) -> None:
+        """Let row b of the batch be what row ``idx[b]`` was, as `KVCache.reorder`."""
+        self._host.reorder(idx)
+        self._heads.follow(self._host._heads)
+
+    def statistics(self) -> CacheStatistics:
+        """Tokens, those with codes, the mean share read so far, and bytes, by head."""
+        return self._host.statistics()
+
+    def attend(
+        self,
+        query: ArrayLike,
+        rule: Rule = DEFAULT_RULE,
+        *,
+        on_device: bool = False,
+        stream: object = None,
+    ) -> Attended:
+        """Softmax attention of the last tokens' queries over the tokens each sees.
+
+        Parameters
+        ----------
+        query
+            As for `KVCache.attend`.
+        rule : TopR, Threshold, Mass or Error, optional
+        on_device, stream
+            As for `CudaDecoder.softmax`.
+
+        Returns
+        -------
+        Attended
+            As `KVCache.attend`.
+
+        Raises
+        ------
+        TypeError, ValueError, OutOfDeviceMemory
+            As `KVCache.attend`; the rule is `Sampled`; there is no room for scratch.
+        """
+        check_rule_here(rule)
+        host = self._host
+        asked, values, cut, readings = host._ask_softmax(to_host(query, "query"), rule)
+        self._heads.follow(host._heads)
+        self._heads.softmax(
+            asked.queries,
+            asked.lengths,
+            cut,
+            host.scale,
+            float(values.size.max(initial=0.0)),
+            readings,
+            stream,
+        )
+        host._heads.count_reads(*self._by_head(readings.looked, readings.reported))
+        return self._deliver(certified_softmax(asked, values, cut, readings), on_device, stream)
+
+    def relu(
+        self,
+        query: ArrayLike,
+        *,
+        threshold: float,
+        power: int = 1,
+        on_device: bool = False,
+        stream: object = None,
+    ) -> Attended:
+        """ReLU attention, exact up to rounding: weights max(0, scale <q, k> - threshold)^power.
+
+        Parameters
+        ----------
+        query, threshold, power
+            As for `KVCache.relu`.
+        on_device, stream
+            As for `CudaDecoder.softmax`.
+
+        Returns
+        -------
+        Attended
+            As `KVCache.relu`.
+
+        Raises
+        ------
+        TypeError, ValueError, OutOfDeviceMemory
+            As `KVCache.relu`; there is no room for scratch.
+        """
+        threshold, power = check_relu(threshold, power)
+        host = self._host
+        asked, values, offsets, errors, readings = host._ask_relu(
+            to_host(query, "query"), threshold
+        )
+        self._heads.follow(host._heads)
+        self._heads.relu(
+            asked.queries,
+            asked.lengths,
+            offsets,
+            errors,
+            host.scale,
+            float(values.size.max(initial=0.0)),
+            threshold,
+            power,
+            readings,
+            stream,
+        )
+        host._heads.count_reads(*self._by_head(readings.looked, readings.reported))
+        return self._deliver(certified_relu(asked, values, readings), on_device, stream)
+
+    def _by_head(self, *columns: object) -> tuple:
+        return tuple(column.reshape(self._host._heads.heads, -1) for column in columns)
+
+    def _deliver(self, got: Attended, on_device: bool, stream: object) -> Attended:
+        with require(self._heads.number):
+            return deliver(got, on_device, as_stream(stream))

@@ -1,0 +1,201 @@
+"""CudaDecoder: keys and values of one head on a device, with the rules of `Decoder`."""
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike
+
+from halfspace.cuda.runtime import as_stream, require
+from halfspace.devices import device_number
+
+from ..attended import Attended
+from ..coded_head import CodedHead
+from ..decode import Decoder
+from ..inputs import check_relu
+from ..room import Room
+from ..rules import Rule
+from .answers import check_rule_here, deliver, to_host
+from .heads import CudaHeads
+
+
+class CudaDecoder:
+    """A `Decoder` on a CUDA device: the same rules, and certificates of its own.
+
+    Made by ``decoder.to("cuda")``, of the keys there are; whatever its structure was, keys have
+    8-bit codes there, or, where they are too few for codes, all are read. Answers, shapes and
+    errors are those of `Decoder`. Outputs differ from the processor's by rounding, and by what was
+    read, within both bounds; `reported` says how many keys that were: all that a query sees where
+    nothing could be skipped.
+
+    Queries may lie on the device; they are copied to the host, where they are checked and brought
+    in the terms of the codes. Reads are safe from many threads.
+
+    Parameters
+    ----------
+    decoder : Decoder
+        It is kept on the host.
+    number : int
+        Of the device.
+
+    Raises
+    ------
+    CudaUnavailable
+        There is no such device, or nothing to run it with.
+    OutOfDeviceMemory
+        Keys, values and codes, or later scratch, do not fit.
+
+    Examples
+    --------
+    >>> from attention import Decoder, Error
+    >>> decoder = Decoder([[1.0], [2.0]], [[3.0], [5.0]]).to("cuda")  # doctest: +SKIP
+    >>> decoder.softmax([[40.0]], Error(1e-3)).output  # doctest: +SKIP
+    array([[5.]])
+    """
+
+    def __init__(self, decoder: Decoder, number: int = 0) -> None:
+        self._host = decoder
+        head = decoder._head
+        if not isinstance(head, CodedHead):
+            head = CodedHead(*head.rows(), whole=True)
+        room = Room(*(array[None] for array in head.room))
+        self._heads = CudaHeads(room, [head.fit], len(head), head.coded, number)
+
+    def __len__(self) -> int:
+        return self._heads.count
+
+    def __reduce__(self) -> tuple:
+        return CudaDecoder, (self._host, self._heads.number)
+
+    def __repr__(self) -> str:
+        return f"CudaDecoder({len(self)} keys, head_dim = {self.dim}, {self.device})"
+
+    @property
+    def dim(self) -> int:
+        """head_dim."""
+        return self._host.dim
+
+    @property
+    def value_dim(self) -> int:
+        """Of values."""
+        return self._host.value_dim
+
+    @property
+    def scale(self) -> float:
+        """Of scores."""
+        return self._host.scale
+
+    @property
+    def device(self) -> str:
+        """Where it is: ``"cuda:0"``, say."""
+        return f"cuda:{self._heads.number}"
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held on the device, without scratch."""
+        return self._heads.nbytes
+
+    def to(self, device: str) -> "Decoder | CudaDecoder":
+        """Return the decoder on a device; parameters and errors as for `Decoder.to`."""
+        number = device_number(device)
+        if number is None:
+            return self._host
+        return self if number == self._heads.number else CudaDecoder(self._host, number)
+
+    def softmax(
+        self,
+        query: ArrayLike,
+        rule: Rule,
+        *,
+        lengths: ArrayLike | None = None,
+        dtype: DTypeLike = np.float64,
+        on_device: bool = False,
+        stream: object = None,
+    ) -> Attended:
+        """Softmax attention of each query over the keys that `rule` has it read.
+
+        A byte of codes a coordinate is read of each key, and floats of those that reach the bar.
+
+        Parameters
+        ----------
+        query, lengths, dtype
+            As for `Decoder.softmax`.
+        rule : TopR, Threshold, Mass or Error
+        on_device : bool, optional
+            Leave the arrays of the answer there, with ``__cuda_array_interface__``.
+        stream : optional
+            That kernels are launched in: None, a stream of numba, CuPy or torch, or a handle.
+
+        Returns
+        -------
+        Attended
+            As `Decoder.softmax`.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As `Decoder.softmax`; the rule is `Sampled`.
+        OutOfDeviceMemory
+            There is no room for scratch.
+        """
+        check_rule_here(rule)
+        host = self._host
+        asked, cut = host._ask_softmax(to_host(query, "query"), rule, lengths, dtype)
+        self._heads.softmax(
+            asked.queries[None],
+            asked.visible,
+            cut,
+            host.scale,
+            float(host._values.size),
+            asked.readings,
+            stream,
+        )
+        return self._deliver(host._certified_softmax(asked), on_device, stream)
+
+    def relu(
+        self,
+        query: ArrayLike,
+        *,
+        threshold: float,
+        power: int = 1,
+        lengths: ArrayLike | None = None,
+        dtype: DTypeLike = np.float64,
+        on_device: bool = False,
+        stream: object = None,
+    ) -> Attended:
+        """ReLU attention, exact up to rounding: weights max(0, scale <q, k> - threshold)^power.
+
+        Parameters
+        ----------
+        query, threshold, power, lengths, dtype
+            As for `Decoder.relu`.
+        on_device, stream
+            As for `softmax`.
+
+        Returns
+        -------
+        Attended
+            As `Decoder.relu`.
+
+        Raises
+        ------
+        TypeError, ValueError, OutOfDeviceMemory
+            As `Decoder.relu`; there is no room for scratch.
+        """
+        threshold, power = check_relu(threshold, power)
+        host = self._host
+        asked, offsets = host._ask_relu(to_host(query, "query"), threshold, lengths, dtype)
+        self._heads.relu(
+            asked.queries[None],
+            asked.visible,
+            offsets,
+            asked.errors,
+            host.scale,
+            float(host._values.size),
+            threshold,
+            power,
+            asked.readings,
+            stream,
+        )
+        return self._deliver(host._certified_relu(asked), on_device, stream)
+
+    def _deliver(self, got: Attended, on_device: bool, stream: object) -> Attended:
+        with require(self._heads.number):
+            return deliver(got, on_device, as_stream(stream))
