@@ -81,7 +81,8 @@ def _second_moment(normals: NDArray, scale: NDArray) -> NDArray:
     """Of normals of unit length, in the scaled coordinates.
 
     It is blended with that of all directions as far as it may be chance: linear shrinkage by the
-    variance of its entries, which is (1 - ||G||²) / m in all (Ledoit, Wolf 2004).
+    variance of its entries, which is (1 - ||G||²) / m in all (Ledoit, Wolf 2004). That of a few
+    normals is itself uncertain, and of one it is 0, so few are blended a little in any case.
     """
     d = len(scale)
     every = np.diag(scale**-2.0)

@@ -3,9 +3,9 @@
 In high dimension no bounding shape prunes, but few points are near the plane, and a few bits of
 each coordinate tell which. A query runs through
 
-1. *leading codes* of every point: p coordinates of a basis made for data and queries, 4 or 8 bits
-   each, with the norms of what was rounded and left out as two more coordinates, so that a point's
-   upper bound is one integer product (`integer_dot.py`);
+1. *leading codes* of every point: p coordinates of a basis made for data and queries, 4, 6 or 8
+   bits each, with the norms of what was rounded and left out as two more coordinates, so that a
+   point's upper bound is one integer product (`integer_dot.py`);
 2. *row codes* of those that pass: all coordinates, a byte each, which settle nearly all;
 3. the float filter and the exact predicate for the rest.
 
@@ -34,8 +34,10 @@ class Cascade(StaticIndex):
     """Certified 4-, 6- or 8-bit filters in a basis made for the data, then the exact predicate.
 
     For d >= 8, where trees do not prune. Build O(n d^2), query O(n p) codes and O(d)
-    for each point that passes; memory at most 1.5 times that of points in float32, from d = 16 on.
-    Answers and errors as for `Index`; what is chosen from samples only decides the speed.
+    for each point that passes. Points and codes of n >> d points, without ids and weights, take at
+    most 1.5 times the memory of float32, 2.5 times for float64, from d = 16 on.
+    Answers and errors as for `Index`; what is chosen from samples only decides the speed. Points
+    beyond 1e120 or so have no codes, and are read by every query.
 
     Parameters
     ----------

@@ -36,7 +36,7 @@ DIRECTIONS = 16
 """Normals that filters are tried on."""
 
 OTHERS = 8
-"""One normal in so many is taken to be any where nobody says which there will be."""
+"""One normal in so many is any where nobody says which there will be."""
 
 USUAL_SHARE = 0.001
 """Share of the points a report is expected to hold where nobody says."""
@@ -285,9 +285,14 @@ def _told_apart(
     picked = rng.permutation(len(normals))
     fitted, tried = normals[picked[DIRECTIONS:]], normals[picked[:DIRECTIONS]]
     if not told:
-        some = rng.standard_normal((len(fitted) // OTHERS, sample.shape[1]))
-        fitted = np.concatenate([fitted, some])
+        fitted, tried = (_with_any(normals, rng) for normals in (fitted, tried))
     return fitted, tried
+
+
+def _with_any(normals: NDArray, rng: np.random.Generator) -> NDArray:
+    """Normals (m, d) in any order, some of which give way to any."""
+    some = rng.standard_normal((len(normals) // OTHERS, normals.shape[1]))
+    return np.concatenate([some, normals[len(some) :]])
 
 
 def _asked(normals: NDArray) -> NDArray:
@@ -326,7 +331,8 @@ def fit_cascade(
             trial = _try_out(basis, u, asked, share)
             if np.isfinite(trial.scores).all():
                 chosen, opened, heads = _tile_and_choose(trial, points.itemsize, count)
-    (shape, passed, still_open, settling), row_steps = chosen, fit_steps(u, 8)
+    with np.errstate(all="ignore"):
+        (shape, passed, still_open, settling), row_steps = chosen, fit_steps(u, 8)
     return Fit(
         shape,
         heads,

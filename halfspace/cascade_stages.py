@@ -321,10 +321,13 @@ def cover_cascade(
                 wanted = opened[start]
                 for q in range(start + 1, start + block):
                     wanted |= opened[q]
-                if not (((wanted >> bit) & _ONE) or always[t]):
+                if (wanted >> bit) & _ONE:
+                    survivors(codes, t, ahead, leading, start, block, bars, bits, sums, passing)
+                    ahead = 0
+                elif always[t]:
+                    passing[:] = np.uint64(0)
+                else:
                     continue
-                survivors(codes, t, ahead, leading, start, block, bars, bits, sums, passing)
-                ahead = 0
                 for q in range(start, min(start + block, group)):
                     mask = (passing[q - start] | always[t]) & used
                     if not mask or done[q]:

@@ -138,7 +138,7 @@ def top_cascade(cascade, normals, live, slots, scores):
             after, coming = _next_tile(route, always, step + 1, head_bars[0])
             mask = always[t]
             if route.products[t] >= head_bars[0]:
-                ahead = (coming - t) * codes.shape[1] if coming > t + 1 else AHEAD
+                ahead = AHEAD if coming == t + 1 else (max(coming, 0) - t) * codes.shape[1]
                 survivors(codes, t, ahead, targets.leading, 0, 1, bars, bits, sums, passing)
                 mask |= passing[0]
             mask &= live_lanes(live, t, used_lanes(count, t) & ~bare[t])

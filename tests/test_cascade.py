@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import halfspace
 from halfspace import basis as bases
-from halfspace import cascade_fit
+from halfspace import cascade, cascade_fit
 from halfspace.cascade_stages import make_targets, rows_ahead
 from halfspace.integer_dot import AHEAD, BLOCK, survivors
 from halfspace.jit import kernel
@@ -79,6 +79,34 @@ def test_top_raises_its_bar_and_makes_room(rows, monkeypatch):
     for points in (rising, equal):
         normals = np.eye(8)[:2]
         assert_same_top(halfspace.Cascade(points), halfspace.Scan(points), normals, k)
+
+
+def test_top_reads_points_without_codes_wherever_they_are(monkeypatch):
+    """More tiles than come first, and a few points in each that the codes say nothing of."""
+    rng, n, d = np.random.default_rng(0), 24 * TILE, 4
+    points = rng.standard_normal((n, d)).astype(np.float32)
+    points /= np.linalg.norm(points, axis=1, keepdims=True)
+    points[n // 2 :] *= np.float32(0.3)
+    far = np.arange(n // 2 + 5, n, TILE)
+    inner, fit = np.delete(points, far, axis=0), cascade_fit.fit_cascade
+    points[far] *= 8
+    monkeypatch.setattr(
+        cascade, "fit_cascade", lambda *_: fit(inner, None, None)._replace(opened=1.0)
+    )
+    index, scan = halfspace.Cascade(points), halfspace.Scan(points)
+    assert np.count_nonzero(index.structure.always) == len(far)
+    for w in rng.standard_normal((6, d)):
+        assert index.top(w, 3).ids.tolist() == scan.top(w, 3).ids.tolist()
+
+
+def test_tiles_that_only_points_without_codes_open_are_read_for_them_alone():
+    points = cloud(PLENTY, 16)
+    points[::130] *= np.float32(1e6)
+    index, normal = halfspace.Cascade(points), np.ones(16)
+    assert index.bytes_read(normal, 1e12) == index.structure.heads.codes.nbytes
+    for offset in (1e12, 1e5, 8.0):
+        want = halfspace.Scan(points).report(normal, offset)
+        assert index.report(normal, offset).tolist() == want.tolist()
 
 
 def test_points_out_of_reach_are_left_to_the_exact_stage(monkeypatch):
