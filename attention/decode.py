@@ -135,6 +135,7 @@ class Decoder:
             self._head = IndexedHead(keys, values, structure)
         self._values = bounds.value_range(values)
         self._key_norm = float(bounds.norms(keys).max(initial=0.0))
+        self._changes = 0
 
     def __len__(self) -> int:
         return len(self._head)
@@ -164,6 +165,7 @@ class Decoder:
         check_values(values)
         self._growing().extend(keys, values)
         self._stretch(keys, values)
+        self._changes += 1
 
     def crop(self, count: int) -> None:
         """Forget all but the first `count` keys, where there are more, of a growing decoder.
@@ -176,6 +178,7 @@ class Decoder:
         head, count = self._growing(), check_count(count)
         if count < len(head):
             head.crop(count)
+            self._changes += 1
             self._values, self._key_norm = bounds.value_range(np.empty((0, self.value_dim))), 0.0
             self._stretch(*head.rows())
 

@@ -342,7 +342,9 @@ def raised(x, power):
 @part
 def relu_drift(ratio, error, power):
     """Bound on what an error of such size in `ratio` may do to max(0, ratio)^power."""
-    return power * error * raised(abs(ratio) + error, power - 1)
+    # A hair more than the error, so that rounding of this sum does not matter either.
+    most = ratio + error * (1.0 + 1e-9)
+    return power * error * raised(most, power - 1) if most > 0.0 else 0.0
 
 
 @part

@@ -88,7 +88,7 @@ def as_ids(ids: ArrayLike, n: int) -> np.ndarray:
     if isinstance(ids, np.ma.MaskedArray):
         raise TypeError("ids: expected an array without a mask, got a masked one")
     array = np.asarray(ids)
-    if array.dtype.kind not in "iu" and array.size:
+    if array.dtype.kind not in ("iu" if array.size else "iuf"):  # [] is of floats
         raise TypeError(f"ids: expected integers, got {array.dtype}")
     if array.shape != (n,):
         raise ValueError(f"ids: expected shape ({n},), got shape {array.shape}")

@@ -665,3 +665,12 @@ def test_classes_name_structures_too():
     index = Dynamic(cloud(50, 3), structure=halfspace.KDTree, buffer=8)
     assert isinstance(index.snapshot().segments[0].index, halfspace.KDTree)
     assert "kd_tree" in index.explain()
+
+
+def test_no_ids_of_another_kind_are_no_ids():
+    index = Dynamic(cloud(5, 2))
+    for ids in (np.zeros(0, complex), np.zeros(0, "U1"), np.zeros(0, bool)):
+        with pytest.raises(TypeError, match="ids: expected integers, got"):
+            index.delete(ids)
+    index.delete([])
+    assert len(index) == 5

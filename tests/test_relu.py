@@ -224,3 +224,14 @@ def test_trained_heads(name, structure):
         off = np.abs(got.lse[some] - lse[some])
         assert (off <= got.lse_bound[some] + 2.0 * EPS * len(key)).all()
         assert (got.bound <= 1e-6 * largest(value)).all()
+
+
+def test_keys_below_the_threshold_do_not_blunt_the_bound():
+    rng = np.random.default_rng(0)
+    query, key, value = rng.standard_normal((3, 200, 4))
+    top = (key @ query[0]).max() / 2.0
+    for structure in STRUCTURES:
+        decoder = Decoder(key, value, structure=structure)
+        got = decoder.relu(query[:1], threshold=top - 1e-3, power=3)
+        assert got.reported.tolist() == [1]
+        assert got.bound[0] < 1e-6

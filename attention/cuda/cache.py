@@ -84,8 +84,13 @@ class CudaCache:
 
     def append(self, key: ArrayLike, value: ArrayLike) -> None:
         """Append tokens to all heads, as `KVCache.append`; arrays may lie on the device."""
+        before = len(self._host)
         self._host.append(to_host(key, "key"), to_host(value, "value"))
-        self._heads.follow(self._host._heads)
+        try:
+            self._heads.follow(self._host._heads)
+        except BaseException:
+            self._host.crop(before)
+            raise
 
     def crop(self, count: int) -> None:
         """Keep the first `count` tokens, as `KVCache.crop`."""

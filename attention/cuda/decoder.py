@@ -1,5 +1,7 @@
 """CudaDecoder: keys and values of one head on a device, with the rules of `Decoder`."""
 
+import threading
+
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
@@ -19,8 +21,9 @@ from .heads import CudaHeads
 class CudaDecoder:
     """A `Decoder` on a CUDA device: the same rules, and certificates of its own.
 
-    Made by ``decoder.to("cuda")``, of the keys there are; whatever its structure was, keys have
-    8-bit codes there, or, where they are too few for codes, all are read. Answers, shapes and
+    Made by ``decoder.to("cuda")``; where that grows, what changed is followed before the next
+    answer, by copying all. Whatever its structure was, keys have 8-bit codes on the device, or,
+    where they are too few for codes, all are read. Answers, shapes and
     errors are those of `Decoder`. Outputs differ from the processor's by rounding, and by what was
     read, within both bounds; `reported` says how many keys that were: all that a query sees where
     nothing could be skipped.
@@ -51,18 +54,27 @@ class CudaDecoder:
     """
 
     def __init__(self, decoder: Decoder, number: int = 0) -> None:
-        self._host = decoder
-        head = decoder._head
+        self._host, self._number, self._lock = decoder, number, threading.Lock()
+        self._load()
+
+    def _load(self) -> None:
+        self._changes, head = self._host._changes, self._host._head
         if not isinstance(head, CodedHead):
             head = CodedHead(*head.rows(), whole=True)
         room = Room(*(array[None] for array in head.room))
-        self._heads = CudaHeads(room, [head.fit], len(head), head.coded, number)
+        self._heads = CudaHeads(room, [head.fit], len(head), head.coded, self._number)
+
+    def _follow(self) -> None:
+        """Hold what the host holds: its lengths, norms and ranges are part of certificates."""
+        with self._lock:
+            if self._changes != self._host._changes:
+                self._load()
 
     def __len__(self) -> int:
-        return self._heads.count
+        return len(self._host)
 
     def __reduce__(self) -> tuple:
-        return CudaDecoder, (self._host, self._heads.number)
+        return CudaDecoder, (self._host, self._number)
 
     def __repr__(self) -> str:
         return f"CudaDecoder({len(self)} keys, head_dim = {self.dim}, {self.device})"
@@ -85,7 +97,7 @@ class CudaDecoder:
     @property
     def device(self) -> str:
         """Where it is: ``"cuda:0"``, say."""
-        return f"cuda:{self._heads.number}"
+        return f"cuda:{self._number}"
 
     @property
     def nbytes(self) -> int:
@@ -97,7 +109,7 @@ class CudaDecoder:
         number = device_number(device)
         if number is None:
             return self._host
-        return self if number == self._heads.number else CudaDecoder(self._host, number)
+        return self if number == self._number else CudaDecoder(self._host, number)
 
     def softmax(
         self,
@@ -138,6 +150,7 @@ class CudaDecoder:
         check_rule_here(rule)
         host = self._host
         asked, cut = host._ask_softmax(to_host(query, "query"), rule, lengths, dtype)
+        self._follow()
         self._heads.softmax(
             asked.queries[None],
             asked.visible,
@@ -182,6 +195,7 @@ class CudaDecoder:
         threshold, power = check_relu(threshold, power)
         host = self._host
         asked, offsets = host._ask_relu(to_host(query, "query"), threshold, lengths, dtype)
+        self._follow()
         self._heads.relu(
             asked.queries[None],
             asked.visible,
@@ -197,5 +211,5 @@ class CudaDecoder:
         return self._deliver(host._certified_relu(asked), on_device, stream)
 
     def _deliver(self, got: Attended, on_device: bool, stream: object) -> Attended:
-        with require(self._heads.number):
+        with require(self._number):
             return deliver(got, on_device, as_stream(stream))

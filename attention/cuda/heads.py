@@ -1,5 +1,6 @@
 """Heads on a device, asked for groups of queries so that scratch is bounded."""
 
+import threading
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -45,7 +46,7 @@ class CudaHeads:
 
     def __init__(self, room: Room, fits: list[Fit], count: int, coded: int, number: int) -> None:
         self.number, self._scratches = number, Scratches()
-        self._rewritten, self._fitted = 0, 0
+        self._rewritten, self._fitted, self._lock = 0, 0, threading.Lock()
         self._load(room, fits, count, coded, -(-count // TILE))
 
     @classmethod
@@ -56,7 +57,14 @@ class CudaHeads:
         return made
 
     def follow(self, heads: GrowingHeads) -> None:
-        """Become what the heads are that this was made `of`, where they have changed."""
+        """Become what the heads are that this was made `of`, where they have changed.
+
+        Of several threads the first does, and the others wait for it.
+        """
+        with self._lock:
+            self._follow(heads)
+
+    def _follow(self, heads: GrowingHeads) -> None:
         before, after = self.count, len(heads)
         same = heads.rewritten == self._rewritten and self._held is not None
         if same and after == before:

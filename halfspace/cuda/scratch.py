@@ -64,5 +64,9 @@ class Scratches(threading.local):
         """Scratch for launches in that stream."""
         handle = getattr(stream, "handle", stream)
         handle = getattr(handle, "value", handle)
-        key = handle if isinstance(handle, int) else id(stream)
+        try:
+            # Handles of bindings are no int, and there is another object at each call.
+            key = int(handle)
+        except TypeError:
+            key = id(stream)
         return self._by_stream.setdefault(key, Scratch(stream))

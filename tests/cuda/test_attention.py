@@ -253,3 +253,22 @@ def test_a_cache_may_be_empty():
     got = cache.attend(np.ones((4, 1, 4)), Error(0.1))
     assert got.output.tolist() == np.ones((4, 1, 4)).tolist()
     assert got.reported.tolist() == [[1]] * 4
+
+
+@pytest.mark.parametrize("n", [3, FEW])
+def test_a_decoder_that_grows_is_followed(n):
+    """Also where it is as long as before, of other keys."""
+    rng = np.random.default_rng(0)
+    query, key, value = rng.standard_normal((3, n + 5, 4))
+    host = Decoder(key[:n], value[:n], growing=True)
+    here = host.to("cuda")
+    for more in (key[n:], key[n:] - 9.0):
+        host.extend(more, 10.0 + value[n:])
+        assert len(here) == len(host) == n + 5
+        keys, values = host._head.rows()
+        for got in (here.softmax(query, Error(0.0)), here.relu(query, threshold=0.0)):
+            assert got.bound.max() < 1e-6
+        exact, _ = dense.softmax(query, keys, values, scale=host.scale)
+        got = here.softmax(query, Error(1e-3))
+        assert (np.abs(got.output - exact).max(axis=1) <= got.bound + 1e-12).all()
+        host.crop(n)

@@ -10,6 +10,7 @@ from attention import Attended, Decoder, Error, KVCache, Sampled, TopR
 from attention.cuda import CudaCache, CudaDecoder
 from halfspace import cuda as on_device
 from halfspace.cuda import runtime
+from halfspace.cuda.scratch import Scratches
 from halfspace.cuda.target import SIMULATED, cuda
 
 from .structures import FEW
@@ -172,7 +173,7 @@ def test_no_room_on_the_device(pair, monkeypatch):
             moved.append(*np.ones((2, 1, 600, 4), np.float32))
     monkeypatch.undo()
     assert decoder.softmax(QUERY, TopR(3)).reported.tolist() == [3, 3]
-    assert moved.attend(np.ones((1, 1, 4)), TopR(3)).reported.tolist() == [[3]]
+    assert moved.attend(np.ones((1, 1, 4)), TopR(3)).reported.tolist() == [[1]]
 
 
 def test_no_such_device(pair, caches):
@@ -195,3 +196,32 @@ def test_no_target(pair, monkeypatch):
     monkeypatch.setattr(runtime, "cuda", None)
     with pytest.raises(on_device.CudaUnavailable, match=r"pip install .*\[cuda\]"):
         pair[0].to("cuda")
+
+
+def test_tokens_that_find_no_room_are_not_appended(monkeypatch):
+    class NoRoom(Exception):
+        code = 2
+
+    def refuse(*_):
+        raise NoRoom("OUT_OF_MEMORY")
+
+    here, tokens = KVCache(4).to("cuda"), np.ones((2, 1, 3, 4), np.float32)
+    with monkeypatch.context() as patch:
+        patch.setattr(runtime, "_allocate", refuse)
+        with pytest.raises(on_device.OutOfDeviceMemory):
+            here.append(*tokens)
+    assert len(here) == 0
+    here.append(*tokens)
+    assert here.attend(tokens[0], Error(1e-3)).reported.tolist() == [[1, 2, 3]]
+
+
+def test_scratch_is_by_handles_not_by_objects():
+    class Handle:
+        def __int__(self):
+            return 7
+
+    class Stream:
+        handle = Handle()
+
+    scratches = Scratches()
+    assert scratches.of(Stream()) is scratches.of(Stream())
