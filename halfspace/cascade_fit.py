@@ -319,7 +319,7 @@ def fit_cascade(
     picked = np.sort(rng.choice(len(points), min(len(points), 2 * rows), replace=False))
     sample, d = points[picked], points.shape[1]
     mine, others = (sample, sample) if len(picked) == count else (sample[::2], sample[1::2])
-    fitted, tried = _told_apart(normals, mine, rng)
+    fitted, tried = _told_apart(normals, others, rng)
     basis = fit_basis(mine, fitted, REACH)
     u, lengths = transformed(basis, others)
     u = u[lengths <= basis.reach]

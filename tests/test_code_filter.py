@@ -110,7 +110,7 @@ def test_a_small_sample_leaves_few_points_without_codes(monkeypatch):
     points = cloud(2000, 64, np.float32, np.random.default_rng(0))
     arrays = halfspace.Cascade(points).structure
     for marked in (arrays.always, arrays.bare):
-        assert np.unpackbits(marked.view(np.uint8)).sum() <= 0.05 * len(points)
+        assert np.unpackbits(marked.view(np.uint8)).sum() <= 0.02 * len(points)
 
 
 @examples(0.5)
