@@ -31,7 +31,11 @@ from .integer_dot import GROUPS, MOST_QUERY, ROW
 from .kd_tree import order_points
 from .tiles import TILE, frozen, line_zeros
 
-SAMPLE = 4096
+LEAST_SAMPLE, MOST_SAMPLE = 1024, 4096
+SAMPLED, SAMPLED_COORDINATE = 16, 32
+"""A basis is fitted to one point in so many, or so many points a coordinate where that is more,
+within the limits above: else a small index would take longer to fit than to encode."""
+
 DIRECTIONS = 16
 """Normals that filters are tried on."""
 
@@ -302,20 +306,26 @@ def _asked(normals: NDArray) -> NDArray:
     return asked[np.isfinite(asked).all(axis=1)]
 
 
+def _sampled(n: int, d: int) -> int:
+    """Points of n that a basis is fitted to."""
+    return min(MOST_SAMPLE, max(LEAST_SAMPLE, n // SAMPLED, SAMPLED_COORDINATE * d))
+
+
 def fit_cascade(
     points: NDArray,
     normals: NDArray | None,
     expected_count: float | None,
     count: int | None = None,
-    rows: int = SAMPLE,
+    rows: int | None = None,
 ) -> Fit:
     """Fit a cascade to a sample of points (n, d), or of `count` like them, and to normals.
 
-    The basis is fitted to `rows` of them and to some of the normals, all else to as many others:
-    where a sample scatters, its own basis makes it look narrower than the points are, and normals
-    as if its first coordinates were all of them.
+    The basis is fitted to `rows` of them, or as many as pay, and to some of the normals, all else
+    to as many others: where a sample scatters, its own basis makes it look narrower than the points
+    are, and normals as if its first coordinates were all of them.
     """
     rng, count = np.random.default_rng(0), len(points) if count is None else count
+    rows = _sampled(*points.shape) if rows is None else rows
     picked = np.sort(rng.choice(len(points), min(len(points), 2 * rows), replace=False))
     sample, d = points[picked], points.shape[1]
     mine, others = (sample, sample) if len(picked) == count else (sample[::2], sample[1::2])

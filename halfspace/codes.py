@@ -33,6 +33,9 @@ COVERED = {4: (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4), 6: (1.1, 1.0, 0.9, 0.8), 8: (
 """What codes of so many bits may cover, in ranges of a sample; with small steps, to be clamped adds
 much to a residual, and few points are to be."""
 
+JUDGED = 1024
+"""Points of a sample, or up to twice as many, that ranges are judged by."""
+
 ROOM = 1.3
 """What bounds taken from a sample are stretched by."""
 
@@ -118,13 +121,13 @@ def fit_steps(sample: NDArray, bits: int) -> Steps:
     middle, half = 0.5 * (low + high), np.maximum(0.5 * (high - low), 0.0)
     if bits == 8 and len(sample):
         half = _evened(half, sample.std(axis=0))
-    losses, steps = [], []
+    judged, losses, steps = sample[:: max(1, len(sample) // JUDGED)], [], []
     for shrink in COVERED[bits]:
         step = 2.0 * half * shrink / most
         step = np.maximum(step, 1e-7 * step.max(initial=0.0)) + 1e-25
         start = middle - 0.5 * most * step
-        codes = np.clip(np.rint((sample - start) / step), 0, most)
-        losses.append(np.square(sample - start - codes * step).sum(axis=0))
+        codes = np.clip(np.rint((judged - start) / step), 0, most)
+        losses.append(np.square(judged - start - codes * step).sum(axis=0))
         steps.append(step)
     best = np.argmin(losses, axis=0)
     step = np.take_along_axis(np.array(steps), best[None], axis=0)[0].astype(np.float32)
