@@ -21,8 +21,9 @@ inner products bounded by a norm of what is left out: Teflioudi, Gemulla 2015 (L
 import numpy as np
 from numpy.typing import ArrayLike
 
+from .cascade_cover import cover_cascade
 from .cascade_fit import encode_all, fit_cascade, order_of, recall_fit
-from .cascade_stages import CascadeArrays, check_cascade, cover_cascade
+from .cascade_stages import CascadeArrays, check_cascade
 from .cascade_top import top_cascade
 from .inputs import as_count, as_normals
 from .polytope import cover_polytopes_scan

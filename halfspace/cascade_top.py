@@ -10,14 +10,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .cascade_stages import LEAST, ask_for, make_sums, make_targets
+from .cascade_stages import LEAST, make_targets
 from .code_filter import bar_of, row_product, row_score
-from .integer_dot import AHEAD, BLOCK, products, survivors
+from .integer_dot import AHEAD, BLOCK, make_sums, products, survivors
 from .jit import kernel, part
 from .predicate import LIMBS
 from .query import prepare, settled_range
 from .quickselect import select
 from .ranking import Best, offer, sort_best
+from .settling import ask_for, first_rows
 from .tiles import OVERFLOWING, TILE, live_lanes, lowest_lane, used_lanes
 
 LEAST_ROOM = 256
@@ -113,6 +114,7 @@ def top_cascade(cascade, normals, live, slots, scores):
     data, ranks, k = cascade.tiles.data, cascade.tiles.ranks, slots.shape[1]
     codes, bits, row_codes = cascade.leading.codes, cascade.leading.bits, cascade.rows.codes
     by_rows, always, bare = row_codes.shape[0] > 0, cascade.always, cascade.bare
+    rows = first_rows(row_codes, points)
     sums, passing, limbs = make_sums(), np.empty(BLOCK, np.uint64), np.zeros(LIMBS, np.int64)
     errors, filled, zero = np.empty(k), np.zeros(1, np.int64), np.zeros(1)
     room = min(count, max(2 * k, LEAST_ROOM))
@@ -142,14 +144,12 @@ def top_cascade(cascade, normals, live, slots, scores):
                 survivors(codes, t, ahead, targets.leading, 0, 1, bars, bits, sums, passing)
                 mask |= passing[0]
             mask &= live_lanes(live, t, used_lanes(count, t) & ~bare[t])
-            if by_rows:
-                ask_for(row_codes, t, mask)
-            else:
-                ask_for(points, t, mask)
+            before = waiting
             while mask:
                 pending[waiting] = t * TILE + lowest_lane(mask)
                 waiting += 1
                 mask &= mask - _ONE
+            ask_for(rows, pending, before, waiting)
             step, t = after, coming
             if waiting <= pending.size - TILE and t >= 0:
                 continue

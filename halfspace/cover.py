@@ -106,12 +106,11 @@ def covers(
             first += done
         return found
 
-    pieces = parallel.parts(len(normals), nanoseconds)
-    blocks = parallel.interruptible(
-        lambda: parallel.run([partial(block, *piece) for piece in pieces]),
-        nanoseconds * len(normals),
-    )
-    return [kept for found in blocks for kept in found]
+    tasks = [partial(block, *piece) for piece in parallel.parts(len(normals), nanoseconds)]
+    if len(tasks) == 1:  # as for a single query, whose time this is a part of
+        return parallel.interruptible(tasks[0], nanoseconds * len(normals))
+    found = parallel.interruptible(lambda: parallel.run(tasks), nanoseconds * len(normals))
+    return [kept for each in found for kept in each]
 
 
 @kernel
@@ -241,4 +240,5 @@ def fill(
         partial(_fill, block, nodes, ranks, ids, live, starts[a:b], points, out)
         for block, (a, b) in zip(blocks, itertools.pairwise(ends), strict=True)
     ]
-    parallel.interruptible(lambda: parallel.run(tasks), FILL_NANOSECONDS * len(out))
+    work = tasks[0] if len(tasks) == 1 else partial(parallel.run, tasks)
+    parallel.interruptible(work, FILL_NANOSECONDS * len(out))

@@ -134,7 +134,8 @@ def as_queries(normals: ArrayLike, offsets: ArrayLike, dim: int) -> Queries:
     """Half-spaces; one normal meets one or many offsets, many normals one offset or as many."""
     rows, single = as_normals(normals, dim)
     if type(offsets) is float and offsets == offsets:  # as most come, and in a third of the time
-        return Queries(rows, _as_argument(np.full(len(rows), offsets)), single)
+        levels = np.array([offsets]) if single else np.full(len(rows), offsets)
+        return Queries(rows, _as_argument(levels), single)
     levels = as_real(offsets, "offsets")
     if levels.ndim > 1 or not (levels.ndim == 0 or single or len(levels) == len(rows)):
         raise ValueError(
@@ -204,5 +205,5 @@ def _as_argument(array: np.ndarray, dtype: type = np.float64) -> np.ndarray:
     """Read-only view or copy of that dtype: one type for the kernels, whatever came."""
     view = np.ascontiguousarray(array, dtype)
     view = view.view() if view.flags.aligned else view.copy()
-    view.flags.writeable = False
+    view.setflags(write=False)
     return view

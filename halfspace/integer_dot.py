@@ -12,6 +12,8 @@ Instructions so wide see little ahead, and processors guess badly where tiles ar
 load asks memory for what is so many rows ahead, which makes reading up to twice as fast.
 """
 
+from typing import NamedTuple
+
 import llvmlite.binding
 import numpy as np
 from llvmlite import ir
@@ -19,8 +21,9 @@ from numba import config, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from .jit import part
-from .tiles import TILE
+from .jit import kernel, part
+from .prefetch import prefetch
+from .tiles import TILE, lowest_lane
 
 ROW = 4 * TILE
 """Bytes of a row of codes."""
@@ -44,6 +47,7 @@ AHEAD = 32
 """Rows of codes that are on their way from memory while others are multiplied."""
 
 _LANES = 16  # of one instruction
+_ONE = np.uint64(1)
 
 
 @part
@@ -61,6 +65,19 @@ def has_dot_instruction() -> bool:
     if config.CPU_FEATURES is not None or config.CPU_NAME:
         return "+avx512vnni" in (config.CPU_FEATURES or "")
     return bool(llvmlite.binding.get_host_cpu_features().get("avx512vnni"))
+
+
+@part(inline=True)
+def rows_ahead(t, first, left, rows, every):
+    """How far ahead of tile t, of so many rows, memory is to be asked for what is read next.
+
+    Those that are read after t are `left` of the word of tile `first`, or `every` tile is.
+    """
+    if every:
+        return AHEAD
+    for _ in range(AHEAD // rows - 1):
+        left &= left - _ONE
+    return (first + lowest_lane(left) - t) * rows if left else 0
 
 
 class _Emitter:  # pragma: no cover (it runs where kernels are compiled)
@@ -290,6 +307,45 @@ def _survivors_by_instruction(  # pragma: no cover (compiled code only)
         _block_by_8(codes, t, ahead, normals, q, bars, out)
 
 
+@kernel
+def make_sums():
+    """Scratch of `survivors`."""
+    return np.empty(TILE, np.int32)
+
+
+class Errand(NamedTuple):
+    """Rows that memory is asked for beside what is read, some at a time: it drops what is much."""
+
+    first: int  # of a list of slots
+    last: int
+    each: int  # a tile
+    base: int  # address of row 0
+    size: int  # bytes of a row
+
+
+@part
+def _sweep_by_instruction(  # pragma: no cover (compiled code only)
+    codes, first, wanted, last, every, normals, bars, bits, sums, out, slots, errand
+):
+    left, rows, some, at = wanted, codes.shape[1], np.uint64(0), errand.first
+    while left and lowest_lane(left) < last:
+        bit = lowest_lane(left)
+        left &= left - _ONE
+        t, to = first + bit, out[bit : bit + 1]
+        ahead = rows_ahead(t, first, left, rows, every)
+        if bits == 4:
+            _one_by_4(codes, t, ahead, normals, 0, bars, to)
+        elif bits == 6:
+            _one_by_6(codes, t, ahead, normals, 0, bars, to)
+        else:
+            _one_by_8(codes, t, ahead, normals, 0, bars, to)
+        some |= np.uint64(to[0] != 0) << np.uint64(bit)
+        for _ in range(errand.each):
+            prefetch(errand.base + errand.size * slots[min(at, errand.last - 1)], errand.size)
+            at += 1
+    return some
+
+
 @part(inline=True)
 def _add_products(codes, t, row, shift, most, scale, weights, i, first, sums):
     """Add the products with four coordinates from `first` on, at `shift` of a row."""
@@ -336,6 +392,20 @@ def survivors_by_loops(codes, t, ahead, normals, q, count, bars, bits, sums, out
         for lane in range(TILE):
             mask |= np.uint64(sums[lane] >= bars[i]) << np.uint64(lane)
         out[i - q] = mask
+
+
+@part
+def sweep_by_loops(
+    codes, first, wanted, last, every, normals, bars, bits, sums, out, slots, errand
+):
+    """`sweep` in plain loops."""
+    left, some = wanted, np.uint64(0)
+    while left and lowest_lane(left) < last:
+        bit = lowest_lane(left)
+        left &= left - _ONE
+        survivors_by_loops(codes, first + bit, 0, normals, 0, 1, bars, bits, sums, out[bit:])
+        some |= np.uint64(out[bit] != 0) << np.uint64(bit)
+    return some
 
 
 @part
@@ -396,6 +466,27 @@ bits : int
 sums : int32 array, shape (64,)
     Scratch.
 out : uint64 array, shape (BLOCK,)
+"""
+
+sweep = _sweep_by_instruction if has_dot_instruction() else sweep_by_loops
+"""Masks of some of 64 tiles for the first query: `out[i]` for each bit i < `last` of `wanted`.
+
+Returned are those bits whose masks are not zero.
+
+Parameters
+----------
+codes, normals, bars, bits, sums
+    As for `survivors`.
+first : int
+    The tile of bit 0.
+wanted : uint64
+    Tiles to be read, and no others; from `last` on, those that will be read next.
+last : int
+every : bool
+    Whether that is every tile, and of the next 64 as well.
+out : uint64 array, shape (64,)
+slots, errand : int64 array, Errand
+    What else memory is asked for.
 """
 
 products = _products_by_instruction if has_dot_instruction() else products_by_loops

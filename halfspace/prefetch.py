@@ -10,11 +10,9 @@ from .tiles import LINE
 
 
 @intrinsic
-def _prefetch_byte(typing_context, array, byte):  # pragma: no cover (runs while compiling)
+def _prefetch_byte(typing_context, address):  # pragma: no cover (runs while compiling)
     def generate(context, builder, signature, arguments):
-        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
-        address = builder.ptrtoint(data, ir.IntType(64))
-        pointer = builder.inttoptr(builder.add(address, arguments[1]), ir.IntType(8).as_pointer())
+        pointer = builder.inttoptr(arguments[0], ir.IntType(8).as_pointer())
         flag = ir.IntType(32)
         kind = ir.FunctionType(ir.VoidType(), [pointer.type, flag, flag, flag])
         ask = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
@@ -22,20 +20,25 @@ def _prefetch_byte(typing_context, array, byte):  # pragma: no cover (runs while
         builder.call(ask, [pointer, flag(0), flag(1), flag(1)])
         return context.get_dummy_value()
 
-    return types.void(array, types.int64), generate
+    return types.void(types.int64), generate
 
 
 @part(inline=True)
-def _prefetch_row(rows, i):  # pragma: no cover (compiled code only)
-    size = rows.shape[1] * rows.itemsize
-    for byte in range(i * size, (i + 1) * size, LINE):
-        _prefetch_byte(rows, byte)
-    _prefetch_byte(rows, (i + 1) * size - 1)
+def _prefetch(address, size):  # pragma: no cover (compiled code only)
+    for line in range(address // LINE, (address + size - 1) // LINE + 1):
+        _prefetch_byte(line * LINE)
 
 
-def _no_prefetch(rows, i):
+def _no_prefetch(address, size):
     """Interpreted code has no use for it."""
 
 
-prefetch_row = _no_prefetch if config.DISABLE_JIT else _prefetch_row
-"""Ask for row i of a contiguous array (n, d)."""
+prefetch = _no_prefetch if config.DISABLE_JIT else _prefetch
+"""Ask for so many bytes of memory, at least one, from an address on."""
+
+
+@part(inline=True)
+def prefetch_row(rows, i):
+    """Ask for row i of a contiguous array (n, d)."""
+    size = rows.shape[1] * rows.itemsize
+    prefetch(rows.ctypes.data + i * size, size)

@@ -206,10 +206,11 @@ class StaticIndex(Index):
         if limit is not None:
             check_total(sum(find(self, lambda block: block.total)), limit)
         blocks = find(self, cover.keep)
-        counts = [block.counts for block in blocks]
-        each = counts[0] if len(counts) == 1 else np.concatenate([np.zeros(0, np.int64), *counts])
-        indptr = np.zeros(len(each) + 1, np.int64)
-        each.cumsum(out=indptr[1:])
+        indptr = np.zeros(sum(map(len, blocks)) + 1, np.int64)
+        if len(indptr) == 2:
+            indptr[1] = blocks[0].counts[0]
+        else:
+            np.concatenate([np.zeros(1, np.int64), *(b.counts for b in blocks)]).cumsum(out=indptr)
         check_room(indptr[-1] * 8, "report")
         indices = np.empty(indptr[-1], np.int64)
         ranks = self.structure.tiles.ranks

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 import halfspace
 from halfspace import basis as bases
 from halfspace import cascade, cascade_fit
-from halfspace.cascade_stages import make_targets, rows_ahead
-from halfspace.integer_dot import AHEAD, BLOCK, survivors
+from halfspace.cascade_stages import make_targets
+from halfspace.integer_dot import AHEAD, BLOCK, rows_ahead, survivors
 from halfspace.jit import kernel
 from halfspace.tiles import LINE, TILE, popcount, used_lanes
 
