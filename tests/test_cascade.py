@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 import halfspace
 from halfspace import basis as bases
-from halfspace import cascade, cascade_fit
+from halfspace import cascade, cascade_fit, cascade_shape, cover
 from halfspace.cascade_stages import make_targets
+from halfspace.inputs import as_queries
 from halfspace.integer_dot import AHEAD, BLOCK, rows_ahead, survivors
 from halfspace.jit import kernel
 from halfspace.tiles import LINE, TILE, popcount, used_lanes
@@ -21,6 +22,13 @@ from .sizes import JIT, LARGE, SMALL, examples
 from .strategies import DTYPES, build_anyhow, queries, rngs
 
 PLENTY = 20_000 if JIT else 640
+
+
+def choose_always(monkeypatch, p, bits, rows):
+    """Have every cascade made with one shape."""
+    shape, shares = cascade_shape.Shape(p, bits, rows), np.array([[0.02], [0.001], [1.0], [2.0]])
+    choice = cascade_shape._Choice(shape, *shares)
+    monkeypatch.setattr(cascade_shape, "_choose", lambda *_: choice)
 
 
 def assert_as_scan(index, points, normals, offsets, k=7):
@@ -50,6 +58,29 @@ def test_any_fit_answers_exactly(dataset, data, rng, d, dtype):
     assert_as_scan(index, points, *data.draw(queries(points)), k=data.draw(st.integers(1, 9)))
 
 
+@examples(0.06)
+@given(data=st.data(), rng=rngs(), d=st.sampled_from((3, 9, 33)), dtype=st.sampled_from(DTYPES))
+def test_one_query_is_answered_as_in_a_batch(data, rng, d, dtype):
+    points = DATASETS[data.draw(st.sampled_from(sorted(DATASETS)))](d, rng, dtype)
+    index = build_anyhow(halfspace.inputs.as_points(points), rng)
+    normals, offsets = data.draw(queries(points))
+    for closed in (True, False):
+        batch, work = (ask(normals, offsets, closed=closed) for ask in (index.report, index.work))
+        for i, query in enumerate(zip(normals, offsets, strict=True)):
+            assert index.report(*query, closed=closed).tolist() == batch[i].tolist()
+            assert index.count(*query, closed=closed) == len(batch[i])
+            assert index.any(*query, closed=closed) == (len(batch[i]) > 0)
+            assert [int(w[0]) for w in index.work(*query, closed=closed)] == [w[i] for w in work]
+
+
+def test_one_query_stops_at_the_first_point():
+    """All is inside, and nothing beyond the first head is looked at."""
+    index = halfspace.Cascade(cloud(3 * TILE * TILE if JIT else SMALL, 8) + 100.0)
+    found = index._covers(as_queries(np.ones(8), 0.0, 8), True, cover.keep, stop_at_first=True)
+    assert found[0].counts.tolist() == [1]
+    assert found[0].work[0, 0] <= TILE
+
+
 def test_top_where_float32_scores_overflow():
     """The first point's score is 2e38, but summed in order it overflows on the way."""
     points = np.array([[2e38, 2e38, -2e38], [3e38, 0, 0]], np.float32)
@@ -70,8 +101,7 @@ def test_batches_of_all_kinds_of_queries(m):
 @pytest.mark.parametrize("rows", [False, True])
 def test_top_raises_its_bar_and_makes_room(rows, monkeypatch):
     """Points in ascending order are all the best so far; equal ones cannot be told apart."""
-    shape = cascade_fit.Shape(8, 4 if rows else 8, rows), 0.1, 0.1, 1.0
-    monkeypatch.setattr(cascade_fit, "_choose", lambda *_: shape)
+    choose_always(monkeypatch, 8, 4 if rows else 8, rows)
     n, k = (6000, 40) if JIT else (1300, 3)
     rising = cloud(n, 8)
     rising = rising[np.argsort(rising[:, 0])]
@@ -207,8 +237,7 @@ def test_few_points_pass_the_leading_codes():
 
 
 def test_a_basis_for_the_queries_lets_fewer_points_pass(monkeypatch):
-    shape = cascade_fit.Shape(14, 8, True), 0.1, 0.1, 1.0
-    monkeypatch.setattr(cascade_fit, "_choose", lambda *_: shape)
+    choose_always(monkeypatch, 14, 8, True)
     rng = np.random.default_rng(3)
     frame = np.linalg.qr(rng.standard_normal((32, 32)))[0]
     normals = (rng.standard_normal((300, 32)) * np.exp(-np.arange(32) / 4)) @ frame
@@ -224,8 +253,7 @@ def test_memory_is_at_most_one_and_a_half_times_that_of_the_points(d):
 
 
 def test_explain_shows_the_stages(monkeypatch):
-    chosen = cascade_fit.Shape(6, 4, True), 0.02, 0.001, 1.0
-    monkeypatch.setattr(cascade_fit, "_choose", lambda *_: chosen)
+    choose_always(monkeypatch, 6, 4, True)
     index = halfspace.Cascade(cloud(SMALL, 8))
     text = index.explain()
     assert "leading  6 of 8 coordinates, 4 bits: 4 bytes a point, 2.000% pass" in text
