@@ -9,10 +9,13 @@ from halfspace.integer_dot import (
     BLOCK,
     GROUPS,
     ROW,
+    Errand,
     products,
     products_by_loops,
     survivors,
     survivors_by_loops,
+    sweep,
+    sweep_by_loops,
 )
 from halfspace.jit import kernel
 from halfspace.tiles import TILE
@@ -55,6 +58,39 @@ def test_survivors_are_those_of_plain_loops(bits, count, rng, rows, extreme):
     reached = (products >= bars)[:, q : q + count].reshape(2, TILE, count)
     want = (reached.astype(object) << np.arange(TILE).astype(object)[:, None]).sum(axis=1)
     assert masks.tolist() == want.tolist()
+
+
+@kernel
+def _swept(codes, first, wanted, last, normals, bars, bits, out, slots, errand, by_loops):
+    sums = np.empty(TILE, np.int32)
+    if by_loops:
+        return sweep_by_loops(
+            codes, first, wanted, last, False, normals, bars, bits, sums, out, slots, errand
+        )
+    return sweep(codes, first, wanted, last, False, normals, bars, bits, sums, out, slots, errand)
+
+
+@pytest.mark.parametrize("bits", sorted(GROUPS))
+@pytest.mark.parametrize("by_loops", [False, True])
+@examples(0.5)
+@given(rng=rngs(), last=st.integers(1, 7), first=st.integers(0, 2), each=st.integers(0, 3))
+def test_a_sweep_is_the_survivors_of_its_tiles(bits, by_loops, rng, last, first, each):
+    size, held = GROUPS[bits]
+    codes = rng.integers(0, 256, (9, 2 * size, ROW), dtype=np.uint8)
+    normals = rng.integers(-127, 128, (1, 2 * held)).astype(np.int8)
+    products = unpacked(codes, bits) @ normals[0].astype(np.int64)
+    bars = np.array([rng.choice([np.quantile(products, 0.99), products.max() + 1])], np.int32)
+    wanted = int(rng.integers(0, 2**7))
+    out, slots = np.full(TILE, 99, np.uint64), rng.integers(0, 9 * TILE, 5)
+    errand = Errand(1, int(rng.integers(2, 6)), each, slots.ctypes.data, 8)
+    got = _swept(
+        codes, first, np.uint64(wanted), last, normals, bars, bits, out, slots, errand, by_loops
+    )
+    masks = _masks(codes, np.repeat(normals, BLOCK, axis=0), 0, 1, np.repeat(bars, 4), bits, True)
+    read = [bit for bit in range(last) if wanted >> bit & 1]
+    assert [out[bit] for bit in read] == [masks[first + bit, 0] for bit in read]
+    assert int(got) == sum(1 << bit for bit in read if masks[first + bit, 0])
+    assert set(np.flatnonzero(out != 99)) <= set(read)
 
 
 @kernel
