@@ -7,6 +7,7 @@ geometrically (`rebuilding.py`).
 Source: Bentley, Saxe 1980, "Decomposable searching problems I: static-to-dynamic transformation".
 """
 
+import itertools
 from collections.abc import Sequence
 from functools import cached_property
 from typing import NamedTuple
@@ -148,22 +149,26 @@ class Forest(Index):
             check_total(int(self._counted(find).sum()), limit)
         runs = len(self.parts)
         found = [part.covers(find) for part in self.parts]
-        # Many a report is of one query: numpy is called as little as may be.
         queries = sum(map(len, found[0]))
         ends = np.zeros(queries * runs + 1, np.int64)
-        counts = ends[1:].reshape(queries, runs)
-        for number, covers in enumerate(found):
-            first = 0
-            for block in covers:
-                counts[first : first + len(block), number] = block.counts
-                first += len(block)
-        np.cumsum(ends, out=ends)
-        starts = ends[:-1].reshape(queries, runs)
+        if queries == 1:  # as many a report is: numpy is called as little as may be
+            ends[1:] = [*itertools.accumulate(int(covers[0].counts[0]) for covers in found)]
+        else:
+            counts = ends[1:].reshape(queries, runs)
+            for number, covers in enumerate(found):
+                first = 0
+                for block in covers:
+                    counts[first : first + len(block), number] = block.counts
+                    first += len(block)
+            np.cumsum(ends, out=ends)
         check_room(ends[-1] * 8, "report")
         indices = np.empty(ends[-1], np.int64)
+        filled = 0
         for number, (part, covers) in enumerate(zip(self.parts, found, strict=True)):
-            part.fill(covers, np.ascontiguousarray(starts[:, number]), indices)
-        if runs > 1:
+            if any(len(block.parts) for block in covers):
+                part.fill(covers, np.ascontiguousarray(ends[number:-1:runs]), indices)
+                filled += 1
+        if filled > 1:
             merge_runs(indices, ends, runs)
         columns = None if self._own_ids else self.next_id
         return Listed(np.ascontiguousarray(ends[::runs]), indices, columns)
