@@ -85,8 +85,13 @@ def on_host(values: object, number: int, stream: object) -> object:
             synchronize()
         elif told.get("stream") is not None:
             cuda.external_stream(told["stream"]).synchronize()
-        # Without a stream, a copy is complete when it returns.
-        return cuda.as_cuda_array(values, sync=False).bind().copy_to_host()
+        try:
+            # Without a stream, a copy is complete when it returns.
+            return cuda.as_cuda_array(values, sync=False).bind().copy_to_host()
+        except NotImplementedError as error:
+            raise TypeError(
+                f"expected an array on a device without a mask and negative strides: {error}"
+            ) from error
 
 
 def leave(arrays: Sequence[object], flow: object) -> list[object]:
