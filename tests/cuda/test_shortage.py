@@ -217,6 +217,11 @@ def test_scratch_of_the_best_is_limited(monkeypatch):
     assert index.top(normals, 2).ids[::3].tolist() == [[0, 1]] * 2
     # Queries and their samples; candidates.
     assert taken(index._scratches) <= 2 * limit
+    limit = index._engine.query_bytes + top.sample_bytes(index._engine, 2)
+    monkeypatch.setattr(cuda_index, "SCRATCH_BYTES", limit)
+    index._scratches = Scratches()
+    index.top(normals[1:3], 2)
+    assert index._scratches.of(0)._rooms["maxima"].size < limit
 
 
 @pytest.mark.parametrize(("n", "m"), [(3, 20), (400, 8)])
