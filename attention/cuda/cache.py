@@ -118,25 +118,15 @@ class CudaCache:
         on_device: bool = False,
         stream: object = None,
     ) -> Attended:
-        """Softmax attention of the last tokens' queries over the tokens each sees.
+        """Softmax attention of the last tokens' queries, as `KVCache.attend`.
 
-        Parameters
-        ----------
-        query
-            As for `KVCache.attend`.
-        rule : TopR, Threshold, Mass or Error, optional
-        on_device, stream
-            As for `CudaDecoder.softmax`.
-
-        Returns
-        -------
-        Attended
-            As `KVCache.attend`.
+        Every rule but `Sampled` can be asked; `on_device` and `stream` are as for
+        `CudaDecoder.softmax`.
 
         Raises
         ------
-        TypeError, ValueError, OutOfDeviceMemory
-            As `KVCache.attend`; the rule is `Sampled`; there is no room for scratch.
+        OutOfDeviceMemory
+            There is no room for scratch; besides the errors of `KVCache.attend`.
         """
         check_rule_here(rule)
         host = self._host
@@ -164,25 +154,7 @@ class CudaCache:
         on_device: bool = False,
         stream: object = None,
     ) -> Attended:
-        """ReLU attention, exact up to rounding: weights max(0, scale <q, k> - threshold)^power.
-
-        Parameters
-        ----------
-        query, threshold, power
-            As for `KVCache.relu`.
-        on_device, stream
-            As for `CudaDecoder.softmax`.
-
-        Returns
-        -------
-        Attended
-            As `KVCache.relu`.
-
-        Raises
-        ------
-        TypeError, ValueError, OutOfDeviceMemory
-            As `KVCache.relu`; there is no room for scratch.
-        """
+        """ReLU attention, as `KVCache.relu`; all else as for `attend`."""
         threshold, power = check_relu(threshold, power)
         host = self._host
         query = to_host(query, "query", self._heads.number, stream)

@@ -126,31 +126,26 @@ class CudaDecoder:
         on_device: bool = False,
         stream: object = None,
     ) -> Attended:
-        """Softmax attention of each query over the keys that `rule` has it read.
+        """Softmax attention of each query, as `Decoder.softmax`.
 
         A byte of codes a coordinate is read of each key, and floats of those that reach the bar.
 
         Parameters
         ----------
-        query, lengths, dtype
-            As for `Decoder.softmax`.
-        rule : TopR, Threshold, Mass or Error
+        query, rule, lengths, dtype
+            As for `Decoder.softmax`; of rules all but `Sampled`.
         on_device : bool, optional
-            Leave the arrays of the answer there, with ``__cuda_array_interface__``.
+            Leave the arrays of the answer there, with ``__cuda_array_interface__``: complete when
+            the call returns or, with a stream, when that is, and they tell it.
         stream : optional
             That kernels are launched in: None, a stream of numba, CuPy or torch, or a handle.
-
-        Returns
-        -------
-        Attended
-            As `Decoder.softmax`.
+            Queries on a device are read after what is queued in it, and in the stream that they
+            tell.
 
         Raises
         ------
-        TypeError, ValueError
-            As `Decoder.softmax`; the rule is `Sampled`.
         OutOfDeviceMemory
-            There is no room for scratch.
+            There is no room for scratch; besides the errors of `Decoder.softmax`.
         """
         check_rule_here(rule)
         host = self._host
@@ -179,25 +174,7 @@ class CudaDecoder:
         on_device: bool = False,
         stream: object = None,
     ) -> Attended:
-        """ReLU attention, exact up to rounding: weights max(0, scale <q, k> - threshold)^power.
-
-        Parameters
-        ----------
-        query, threshold, power, lengths, dtype
-            As for `Decoder.relu`.
-        on_device, stream
-            As for `softmax`.
-
-        Returns
-        -------
-        Attended
-            As `Decoder.relu`.
-
-        Raises
-        ------
-        TypeError, ValueError, OutOfDeviceMemory
-            As `Decoder.relu`; there is no room for scratch.
-        """
+        """ReLU attention, as `Decoder.relu`; `on_device` and `stream` as for `softmax`."""
         threshold, power = check_relu(threshold, power)
         host = self._host
         query = to_host(query, "query", self._number, stream)
