@@ -175,14 +175,12 @@ class CudaIndex:
         found = self._by_groups(ids, m, each, stream)
         none = np.empty(0, np.int64)
         indices = self._joined([ids for ids, _ in found], none, on_device, stream)
+        if single:
+            return self._left([indices], stream)[0] if on_device else indices
         counts = [np.diff(starts) for _, starts in found]
         indptr = np.cumsum(np.concatenate([np.zeros(1, np.int64), *counts]))
         if on_device:
-            with require(self._number):
-                flow = as_stream(stream)
-                indptr, indices = leave([put(indptr, flow), indices], flow)
-        if single:
-            return indices
+            indptr, indices = self._left([indptr, indices], stream)
         return Report(indptr, indices, None if self._host._own_ids else len(self))
 
     def _joined(self, pieces: list, none: np.ndarray, on_device: bool, stream: object) -> object:
@@ -191,8 +189,8 @@ class CudaIndex:
             return pieces[0]
         if not on_device:
             return np.concatenate([none, *pieces])
-        first, flow = 0, as_stream(stream)
         with require(self._number):
+            first, flow = 0, as_stream(stream)
             if not pieces:
                 return put(none)
             whole = empty((sum(map(len, pieces)), *none.shape[1:]), none.dtype)
@@ -201,6 +199,12 @@ class CudaIndex:
                     whole[first : first + len(piece)].copy_to_device(piece, stream=flow)
                 first += len(piece)
         return whole
+
+    def _left(self, arrays: list, stream: object) -> list:
+        """Arrays that answers leave on the device, those of the host copied."""
+        with require(self._number):
+            flow = as_stream(stream)
+            return leave([put(a, flow) if isinstance(a, np.ndarray) else a for a in arrays], flow)
 
     def report(
         self,
@@ -347,8 +351,7 @@ class CudaIndex:
             for i, kind in enumerate((np.float64, np.int64))
         )
         if on_device:
-            with require(self._number):
-                scores, ids = leave([scores, ids], as_stream(stream))
+            scores, ids = self._left([scores, ids], stream)
         return Top(scores[0], ids[0]) if single else Top(scores, ids)
 
     def work(
