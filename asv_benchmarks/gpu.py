@@ -4,7 +4,8 @@ First every structure's answers on the device are compared with the processor's,
 outputs with dense attention: none may be off by more than its bound. Then medians over several
 rounds are taken, of whole calls with the answers left on the device, and those answers checked as
 well. A wrong answer ends the run with exit code 1. What no longer fits into the time allowed is
-left out, and said to be. Without a device nothing is measured, and exit code 2 says so.
+left out, and said to be; a part that takes far longer than it should is ended, with exit code 3.
+Without a device nothing is measured, and exit code 2 says so.
 """
 
 import argparse
@@ -24,7 +25,7 @@ from halfspace.cuda.runtime import empty, require
 from halfspace.cuda.target import SIMULATED, cuda
 
 from . import data, gpu_decode, sizes, truth
-from .gpu_timing import Clock, Target, WrongAnswer, kernel_times, median, row
+from .gpu_timing import Clock, Target, WrongAnswer, ended_after, kernel_times, median, row
 from .tables import show
 
 DIMENSION = 64
@@ -39,6 +40,9 @@ ROUNDS = 15
 
 MOST_SECONDS = 450.0
 """After which no further part is begun, if not told otherwise."""
+
+PATIENCE = 25.0
+"""Seconds beyond those, after which the process is ended."""
 
 DECODE_SECONDS = 120.0
 """Time that is to be left for decoding: its keys take long to be made, coded and copied."""
@@ -233,38 +237,49 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+def measure(given: argparse.Namespace, clock: Clock, rows: list[list[str]]) -> int:
+    """Check and measure on the current device, adding lines of the table; the exit code."""
+    show("Device", ["", "found"], [list(item) for item in describe().items()])
+    checks = clock._replace(most=CHECKED_SHARE * clock.most)
+    if check(given.checked, checks) + gpu_decode.check(given.keys, checks):
+        return 1
+    rounds = sizes.rounds(ROUNDS)
+    parts = (
+        (scan_figures, given.points, 0.0),
+        (cascade_figures, given.coded, 0.0),
+        (gpu_decode.decode_figures, given.tokens, DECODE_SECONDS),
+    )
+    for part, n, needed in parts:
+        if clock.left() < needed:
+            print(f"{part.__name__} is left out: no time")
+            continue
+        try:
+            rows += part(n, rounds)
+        except WrongAnswer as error:
+            print(f"{part.__name__}: {error}")
+            return 1
+    return 0
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Check and measure; the exit code."""
-    given = arguments(argv)
+    given, rows = arguments(argv), []
     clock = Clock(time.perf_counter(), given.seconds)
     try:
         device = require()
     except CudaUnavailable as error:
         print(f"nothing is measured: {error}")
         return 2
-    with device:
-        show("Device", ["", "found"], [list(item) for item in describe().items()])
-        checks = clock._replace(most=CHECKED_SHARE * clock.most)
-        if check(given.checked, checks) + gpu_decode.check(given.keys, checks):
-            return 1
-        rows, rounds = [], sizes.rounds(ROUNDS)
-        parts = (
-            (scan_figures, given.points, 0.0),
-            (cascade_figures, given.coded, 0.0),
-            (gpu_decode.decode_figures, given.tokens, DECODE_SECONDS),
-        )
-        for part, n, needed in parts:
-            if clock.left() < needed:
-                print(f"{part.__name__} is left out: no time")
-                continue
-            try:
-                rows += part(n, rounds)
-            except WrongAnswer as error:
-                print(f"{part.__name__}: {error}")
-                return 1
+
+    def ratios() -> None:
         show("Ratios", ["", "found", "least", ""], rows)
         print(f"{time.perf_counter() - clock.start:.0f} s in all")
-    return 0
+
+    with ended_after(given.seconds + PATIENCE, ratios), device:
+        code = measure(given, clock, rows)
+    if not code:
+        ratios()
+    return code
 
 
 if __name__ == "__main__":

@@ -1,6 +1,9 @@
 """How things on a GPU are timed, and lines of the table of ratios."""
 
+import os
 import statistics
+import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,6 +28,28 @@ class Clock(NamedTuple):
     def left(self) -> float:
         """Seconds until then."""
         return self.start + self.most - time.perf_counter()
+
+
+@contextmanager
+def ended_after(seconds: float, last_words: Callable[[], None]) -> Iterator[None]:
+    """End the process with exit code 3 if what is done in this context takes longer.
+
+    Nothing that may hang, on a device or on the way to it, can keep it from that.
+    """
+
+    def end() -> None:
+        print(f"it is ended: more than {seconds:.0f} s")
+        last_words()
+        sys.stdout.flush()
+        os._exit(3)
+
+    timer = threading.Timer(max(seconds, 0.0), end)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def median(task: Callable[[], object], rounds: int) -> float:

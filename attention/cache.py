@@ -255,7 +255,7 @@ class KVCache:
         query
             As for `attend`.
         threshold : float
-            Of scaled scores; finite.
+            Of scaled scores; at most 1e300 in size.
         power : int, optional
             At least 1.
 

@@ -308,7 +308,7 @@ class Decoder:
         query : array_like, shape (m, head_dim)
             Finite.
         threshold : float
-            Finite.
+            At most 1e300 in size.
         power : int, optional
             At least 1.
         lengths, dtype

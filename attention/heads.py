@@ -100,7 +100,7 @@ def relu_attention(
     query, key, value, scale, causal
         As for `softmax_attention`.
     threshold : float
-        Of scaled scores; finite.
+        Of scaled scores; at most 1e300 in size.
     power : int, optional
         At least 1.
 

@@ -45,10 +45,12 @@ def check_scale(scale: float | None, head_dim: int) -> float:
 
 
 def check_relu(threshold: float, power: int) -> tuple[float, int]:
-    """Check a ReLU's threshold, finite, and its power, at least 1."""
+    """Check a ReLU's threshold, of a size that scores may have, and its power, at least 1."""
     level = check_real(threshold, "threshold")
-    if not math.isfinite(level):
-        raise ValueError(f"threshold: expected a finite number, got {threshold}")
+    if not abs(level) <= LARGEST_SCORE:
+        raise ValueError(
+            f"threshold: expected a finite number, at most {LARGEST_SCORE} in size, got {threshold}"
+        )
     try:
         exponent = operator.index(power)
     except TypeError:

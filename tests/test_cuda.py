@@ -1,6 +1,7 @@
 """CUDA where there is no device: the simulator in a process of its own, and what is said."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 import halfspace
+from asv_benchmarks import gpu
 from attention import Decoder, KVCache
 from halfspace.cuda import CudaUnavailable
 from halfspace.cuda.target import SIMULATED, cuda
@@ -39,6 +41,12 @@ def test_no_device_is_said():
     for held in (halfspace.Scan(rows), Decoder(rows, rows), KVCache(2)):
         with pytest.raises(CudaUnavailable, match=r"cuda: expected .*pip install .*\[cuda\]"):
             held.to("cuda")
+
+
+@pytest.mark.skipif(AVAILABLE, reason="there is a device")
+def test_the_benchmark_says_that_there_is_no_device(capsys):
+    assert gpu.main([]) == 2
+    assert re.fullmatch(r"nothing is measured: cuda: expected .*\n", capsys.readouterr().out)
 
 
 def test_devices_by_name():

@@ -135,6 +135,21 @@ def test_a_low_threshold_makes_every_key_active(structure, power):
         assert_certified(got, head.relu(threshold, power))
 
 
+@each_structure
+def test_thresholds_have_the_sizes_of_scores(structure):
+    """The farthest are as good as others; with those beyond, differences could overflow."""
+    key = np.array([[9e299], [-9e299], [0.0]])
+    decoder = Decoder(key, key / 9e299, scale=1.0, structure=structure)
+    got = decoder.relu(np.ones((1, 1)), threshold=-1e300)
+    assert got.reported.tolist() == [3]
+    assert abs(got.output[0, 0] - 1.8 / 3.0) <= got.bound[0] < 1e-9
+    for beyond in (-1.7e308, 1.01e300, math.inf, math.nan):
+        with pytest.raises(
+            ValueError, match=r"threshold: expected a finite number, at most 1e\+300"
+        ):
+            decoder.relu(np.ones((1, 1)), threshold=beyond)
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_the_output_has_the_dtype_of_the_inputs(dtype):
     rng = np.random.default_rng(0)
@@ -184,8 +199,8 @@ EXTREMES = {
     "weight overflows": (1e60, 1e60, 0.0, 3, None),
     "low threshold overflows": (1.0, 1.0, -1e120, 3, None),
     "high power overflows": (1.0, 1e7, 0.0, 60, None),
-    "half-space overflows": (1.0, 1.0, 1.7e308, 1, 0.5),
-    "half-space overflows below": (1.0, 1.0, -1.7e308, 1, 0.5),
+    "half-space overflows": (1.0, 1.0, 1e300, 1, 1e-9),
+    "half-space overflows below": (1.0, 1.0, -1e300, 1, 1e-9),
 }
 
 

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from halfspace.cuda.runtime import on_host, put
+from halfspace.cuda.runtime import put
+from halfspace.cuda.streams import leave, on_host, wait_for
 
 from ..attended import Attended
 from ..inputs import check_rule
@@ -28,13 +29,20 @@ def check_rule_here(rule: Rule) -> None:
         )
 
 
-def to_host(array: object, name: str) -> object:
-    """What lies on a device, as a host array; bfloat16 of torch as float32."""
-    return to_numpy(array, name) if library(array) == "torch" else on_host(array)
+def to_host(array: object, name: str, number: int, stream: object) -> object:
+    """What lies on a device, as a host array, after what is queued for it; else as it is.
+
+    That is what is queued in `stream` of device `number`, and in the stream that the array tells:
+    of torch its current one. bfloat16 of torch becomes float32.
+    """
+    if library(array) != "torch":
+        return on_host(array, number, stream)
+    wait_for(array, number, stream)
+    return to_numpy(array, name)
 
 
 def deliver(got: Attended, on_device: bool, stream: object) -> Attended:
-    """Return the answer as it is, or copied to the device.
+    """Return the answer as it is, or copied to the device in a stream that its arrays tell.
 
     Raises
     ------
@@ -48,4 +56,5 @@ def deliver(got: Attended, on_device: bool, stream: object) -> Attended:
             f"dtype: expected one of {', '.join(ON_DEVICE)} on a device, got {got.output.dtype}"
         )
     fields = (*got, got.lse_bound, got.sampled)
-    return Attended(*(put(np.ascontiguousarray(field), stream) for field in fields))
+    arrays = [put(np.ascontiguousarray(field), stream) for field in fields]
+    return Attended(*leave(arrays, stream))

@@ -2,7 +2,8 @@
 
 from numpy.typing import ArrayLike
 
-from halfspace.cuda.runtime import as_stream, require
+from halfspace.cuda.runtime import require
+from halfspace.cuda.streams import as_stream
 from halfspace.devices import device_number
 
 from ..attended import Attended
@@ -19,8 +20,8 @@ class CudaCache:
 
     Made by ``cache.to("cuda")``. The cache it was made of is kept on the host, with its codes, and
     all that changes it here changes it there; what changes there is followed before the next
-    answer, by copying new tokens or, after a crop or a reorder, all. Answers, shapes and errors
-    are those of `KVCache`; see `CudaDecoder` for what they may differ in.
+    append or answer, by copying new tokens or, after a crop or a reorder, all. Answers, shapes and
+    errors are those of `KVCache`; see `CudaDecoder` for what they may differ in.
 
     Changes must not run beside other calls; answers are safe from many threads.
 
@@ -82,10 +83,15 @@ class CudaCache:
             return self._host
         return self if number == self._heads.number else CudaCache(self._host, number)
 
-    def append(self, key: ArrayLike, value: ArrayLike) -> None:
-        """Append tokens to all heads, as `KVCache.append`; arrays may lie on the device."""
-        before = len(self._host)
-        self._host.append(to_host(key, "key"), to_host(value, "value"))
+    def append(self, key: ArrayLike, value: ArrayLike, *, stream: object = None) -> None:
+        """Append tokens to all heads, as `KVCache.append`.
+
+        Arrays may lie on the device: they are read after what is queued in `stream`, and in the
+        streams that they tell. Where there is no room, nothing is appended.
+        """
+        before, number = len(self._host), self._heads.number
+        rows = (to_host(a, name, number, stream) for a, name in ((key, "key"), (value, "value")))
+        self._host.append(*rows)
         try:
             self._heads.follow(self._host._heads)
         except BaseException:
@@ -95,12 +101,10 @@ class CudaCache:
     def crop(self, count: int) -> None:
         """Keep the first `count` tokens, as `KVCache.crop`."""
         self._host.crop(count)
-        self._heads.follow(self._host._heads)
 
     def reorder(self, idx: ArrayLike) -> None:
         """Let row b of the batch be what row ``idx[b]`` was, as `KVCache.reorder`."""
         self._host.reorder(idx)
-        self._heads.follow(self._host._heads)
 
     def statistics(self) -> CacheStatistics:
         """Tokens, those with codes, the mean share read so far, and bytes, by head."""
@@ -114,29 +118,20 @@ class CudaCache:
         on_device: bool = False,
         stream: object = None,
     ) -> Attended:
-        """Softmax attention of the last tokens' queries over the tokens each sees.
+        """Softmax attention of the last tokens' queries, as `KVCache.attend`.
 
-        Parameters
-        ----------
-        query
-            As for `KVCache.attend`.
-        rule : TopR, Threshold, Mass or Error, optional
-        on_device, stream
-            As for `CudaDecoder.softmax`.
-
-        Returns
-        -------
-        Attended
-            As `KVCache.attend`.
+        Every rule but `Sampled` can be asked; `on_device` and `stream` are as for
+        `CudaDecoder.softmax`.
 
         Raises
         ------
-        TypeError, ValueError, OutOfDeviceMemory
-            As `KVCache.attend`; the rule is `Sampled`; there is no room for scratch.
+        OutOfDeviceMemory
+            There is no room for scratch; besides the errors of `KVCache.attend`.
         """
         check_rule_here(rule)
         host = self._host
-        asked, values, cut, readings = host._ask_softmax(to_host(query, "query"), rule)
+        query = to_host(query, "query", self._heads.number, stream)
+        asked, values, cut, readings = host._ask_softmax(query, rule)
         self._heads.follow(host._heads)
         self._heads.softmax(
             asked.queries,
@@ -159,30 +154,11 @@ class CudaCache:
         on_device: bool = False,
         stream: object = None,
     ) -> Attended:
-        """ReLU attention, exact up to rounding: weights max(0, scale <q, k> - threshold)^power.
-
-        Parameters
-        ----------
-        query, threshold, power
-            As for `KVCache.relu`.
-        on_device, stream
-            As for `CudaDecoder.softmax`.
-
-        Returns
-        -------
-        Attended
-            As `KVCache.relu`.
-
-        Raises
-        ------
-        TypeError, ValueError, OutOfDeviceMemory
-            As `KVCache.relu`; there is no room for scratch.
-        """
+        """ReLU attention, as `KVCache.relu`; all else as for `attend`."""
         threshold, power = check_relu(threshold, power)
         host = self._host
-        asked, values, offsets, errors, readings = host._ask_relu(
-            to_host(query, "query"), threshold
-        )
+        query = to_host(query, "query", self._heads.number, stream)
+        asked, values, offsets, errors, readings = host._ask_relu(query, threshold)
         self._heads.follow(host._heads)
         self._heads.relu(
             asked.queries,

@@ -5,7 +5,8 @@ import threading
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from halfspace.cuda.runtime import as_stream, require
+from halfspace.cuda.runtime import require
+from halfspace.cuda.streams import as_stream
 from halfspace.devices import device_number
 
 from ..attended import Attended
@@ -58,11 +59,15 @@ class CudaDecoder:
         self._load()
 
     def _load(self) -> None:
-        self._changes, head = self._host._changes, self._host._head
+        changes, head = self._host._changes, self._host._head
+        # What was held goes before there is more, so that both need not fit; without it, nothing
+        # is up to date, however often there is no room.
+        self._changes, self._heads = None, None
         if not isinstance(head, CodedHead):
             head = CodedHead(*head.rows(), whole=True)
         room = Room(*(array[None] for array in head.room))
         self._heads = CudaHeads(room, [head.fit], len(head), head.coded, self._number)
+        self._changes = changes
 
     def _follow(self) -> None:
         """Hold what the host holds: its lengths, norms and ranges are part of certificates."""
@@ -102,7 +107,7 @@ class CudaDecoder:
     @property
     def nbytes(self) -> int:
         """Bytes held on the device, without scratch."""
-        return self._heads.nbytes
+        return self._heads.nbytes if self._heads else 0
 
     def to(self, device: str) -> "Decoder | CudaDecoder":
         """Return the decoder on a device; parameters and errors as for `Decoder.to`."""
@@ -121,35 +126,31 @@ class CudaDecoder:
         on_device: bool = False,
         stream: object = None,
     ) -> Attended:
-        """Softmax attention of each query over the keys that `rule` has it read.
+        """Softmax attention of each query, as `Decoder.softmax`.
 
         A byte of codes a coordinate is read of each key, and floats of those that reach the bar.
 
         Parameters
         ----------
-        query, lengths, dtype
-            As for `Decoder.softmax`.
-        rule : TopR, Threshold, Mass or Error
+        query, rule, lengths, dtype
+            As for `Decoder.softmax`; of rules all but `Sampled`.
         on_device : bool, optional
-            Leave the arrays of the answer there, with ``__cuda_array_interface__``.
+            Leave the arrays of the answer there, with ``__cuda_array_interface__``: complete when
+            the call returns or, with a stream, when that is, and they tell it.
         stream : optional
             That kernels are launched in: None, a stream of numba, CuPy or torch, or a handle.
-
-        Returns
-        -------
-        Attended
-            As `Decoder.softmax`.
+            Queries on a device are read after what is queued in it, and in the stream that they
+            tell.
 
         Raises
         ------
-        TypeError, ValueError
-            As `Decoder.softmax`; the rule is `Sampled`.
         OutOfDeviceMemory
-            There is no room for scratch.
+            There is no room for scratch; besides the errors of `Decoder.softmax`.
         """
         check_rule_here(rule)
         host = self._host
-        asked, cut = host._ask_softmax(to_host(query, "query"), rule, lengths, dtype)
+        query = to_host(query, "query", self._number, stream)
+        asked, cut = host._ask_softmax(query, rule, lengths, dtype)
         self._follow()
         self._heads.softmax(
             asked.queries[None],
@@ -173,28 +174,11 @@ class CudaDecoder:
         on_device: bool = False,
         stream: object = None,
     ) -> Attended:
-        """ReLU attention, exact up to rounding: weights max(0, scale <q, k> - threshold)^power.
-
-        Parameters
-        ----------
-        query, threshold, power, lengths, dtype
-            As for `Decoder.relu`.
-        on_device, stream
-            As for `softmax`.
-
-        Returns
-        -------
-        Attended
-            As `Decoder.relu`.
-
-        Raises
-        ------
-        TypeError, ValueError, OutOfDeviceMemory
-            As `Decoder.relu`; there is no room for scratch.
-        """
+        """ReLU attention, as `Decoder.relu`; `on_device` and `stream` as for `softmax`."""
         threshold, power = check_relu(threshold, power)
         host = self._host
-        asked, offsets = host._ask_relu(to_host(query, "query"), threshold, lengths, dtype)
+        query = to_host(query, "query", self._number, stream)
+        asked, offsets = host._ask_relu(query, threshold, lengths, dtype)
         self._follow()
         self._heads.relu(
             asked.queries[None],

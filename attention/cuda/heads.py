@@ -5,8 +5,9 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from halfspace.cuda.runtime import as_stream, require, synchronize
+from halfspace.cuda.runtime import require, synchronize
 from halfspace.cuda.scratch import Scratch, Scratches
+from halfspace.cuda.streams import as_stream
 from halfspace.tiles import TILE
 
 from ..coded_head import Fit
@@ -14,7 +15,7 @@ from ..growing_heads import GrowingHeads
 from ..reading import Cut, Readings
 from ..room import Room
 from .held import WORD_BYTES, Asked, aim, hold, hold_more, sketch, uncoded_tiles
-from .lister import Lister
+from .lister import Lister, row_bytes
 from .reader import Reader
 
 SCRATCH_BYTES = 1 << 28
@@ -74,7 +75,8 @@ class CudaHeads:
             first = (self._coded if heads.coded > self._coded else before) // TILE
             with require(self.number):
                 scratch = self._scratches.of(0)
-                hold_more(self._held, room, (before, after), (first, tiles), scratch)
+                rows = (before, after), (first, tiles)
+                hold_more(self._held, room, *rows, SCRATCH_BYTES, scratch)
                 synchronize()  # streams of others do not wait for copies in this one
             self.count, self._coded = after, heads.coded
             self._uncoded = uncoded_tiles(room, after)
@@ -95,7 +97,7 @@ class CudaHeads:
     @property
     def nbytes(self) -> int:
         """Bytes held on the device, without scratch."""
-        return self._held.nbytes
+        return self._held.nbytes if self._held else 0
 
     def softmax(
         self,
@@ -170,8 +172,8 @@ class CudaHeads:
 
     def _groups(self, m: int, lengths: np.ndarray) -> Iterator[tuple[int, int, int, int]]:
         """Heads first … last - 1 and queries a … b - 1 of each: whole heads, or some of one."""
-        each = 5 * TILE * max(1, -(-int(lengths.max(initial=0)) // TILE))
-        rows = max(1, SCRATCH_BYTES // each)
+        tiles = -(-int(lengths.max(initial=0)) // TILE)
+        rows = max(1, SCRATCH_BYTES // row_bytes(tiles, self._held))
         if not m:
             return
         if rows < m:

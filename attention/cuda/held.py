@@ -72,23 +72,28 @@ def hold(room: Room, tiles: int) -> Held:
 
 
 def hold_more(
-    held: Held, room: Room, rows: tuple[int, int], tiles: tuple[int, int], scratch: Scratch
+    held: Held,
+    room: Room,
+    rows: tuple[int, int],
+    tiles: tuple[int, int],
+    most: int,
+    scratch: Scratch,
 ) -> None:
-    """Copy rows from … to of keys and values, and tiles from … to of codes, where there is room."""
+    """Copy rows from … to of keys and values, and tiles from … to of codes, where there is room.
+
+    By pieces of at most so many bytes, or of one row or tile of all heads.
+    """
     keys, values = (array[:, slice(*rows)] for array in room[:2])
     always, codes = _words(room, *tiles)
-    parts = zip(Held._fields, (keys, values, always, codes), held, strict=True)
-    for name, new, into in parts:
-        first = rows[0] if name in ("keys", "values") else tiles[0]
-        shape = new.shape[0], new.shape[1], math.prod(new.shape[2:])
-        copied = scratch.copy(f"new {name}", new.reshape(shape))
-        place_rows(
-            scratch.stream,
-            *line(copied.size),
-            copied,
-            first,
-            into.reshape(into.shape[0], into.shape[1], shape[2]),
-        )
+    firsts = rows[0], rows[0], tiles[0], tiles[0]
+    for new, first, into in zip((keys, values, always, codes), firsts, held, strict=True):
+        heads, count, width = new.shape[0], new.shape[1], math.prod(new.shape[2:])
+        step = max(1, most // max(1, heads * width * new.itemsize))
+        target = into.reshape(heads, into.shape[1], width)
+        for at in range(0, count, step):
+            piece = new[:, at : at + step].reshape(heads, min(step, count - at), width)
+            copied = scratch.copy(f"new rows of {new.dtype}", piece)
+            place_rows(scratch.stream, *line(copied.size), copied, first + at, target)
 
 
 def sketch(room: Room, fits: list[Fit]) -> CodedHeads:

@@ -12,7 +12,7 @@ import numpy as np
 from halfspace.cuda.lists import Counted, added_up, count_bits, list_numbers
 from halfspace.cuda.runtime import by_rows, get, line
 from halfspace.cuda.scratch import Scratch
-from halfspace.cuda.words import words_of
+from halfspace.cuda.words import PIECE, words_of
 from halfspace.tiles import TILE
 
 from ..code_bounds import GUESS_BINS
@@ -21,15 +21,38 @@ from . import averages, products
 from .averages import SPLIT, SUMS
 from .bars import sampling
 from .held import Asked, Held
+from .ranks import BINS
 
 LIST_BYTES = 29
 """Scratch for one key of a list."""
+
+FIELD_BYTES = 512
+"""Scratch for what else is known of a query, at most."""
 
 STRIPS = 4096
 """Threads that go over the products of a query."""
 
 ANSWERS = SUMS + 2
 """Columns of answers behind the values'."""
+
+
+def row_bytes(tiles: int, held: Held) -> int:
+    """Scratch that a query of so many tiles of keys takes, without its lists."""
+    coordinates = held.keys.shape[2] + held.codes.shape[2] + held.values.shape[2]
+    products, marks = 4 * TILE * tiles, 9 * tiles  # in bits, and what is counted of them
+    missed = 9 * min(TILE * tiles, STRIPS)
+    bins = 4 * (GUESS_BINS + 1 + BINS)
+    return products + marks + missed + bins + 8 * coordinates + FIELD_BYTES
+
+
+def list_bytes(keys: int, rows: int, longest: int, columns: int) -> int:
+    """Scratch that the lists of some rows take: so many keys in all, and the longest of so many."""
+    splits = -(-longest // SPLIT)
+    sums = splits
+    while splits > 1:
+        splits = -(-splits // PIECE)
+        sums += splits
+    return LIST_BYTES * keys + 8 * rows * columns * sums
 
 
 class Listed(NamedTuple):
@@ -63,7 +86,7 @@ class Lister:
     scale : float
         Of scores.
     room : int
-        Bytes of scratch that lists may take, where those of one query take less.
+        Bytes of scratch that lists and their sums may take, where those of one query take less.
     scratch : Scratch
     """
 
@@ -71,7 +94,7 @@ class Lister:
         self.held, self.asked, self.scale, self.scratch = held, asked, scale, scratch
         self.rows, self._room = len(asked.host_lengths), room
         self._tiles = -(-int(asked.host_lengths.max(initial=0)) // TILE)
-        self._products = None
+        self._products, self._columns = None, held.values.shape[2] + SUMS
         self._views = scratch.take("no views", (0, 0), np.float64)
 
     def fill_products(self) -> object:
@@ -182,7 +205,7 @@ class Lister:
             )
             missed = added_up(missed, scratch, "missed")
         counted = count_bits(marked, scratch)
-        for first, last in _pieces(counted.totals, max(1, self._room // LIST_BYTES)):
+        for first, last in _pieces(counted.totals, self._columns, self._room):
             part = first, last
             yield self._scored(
                 rows[first:last], counted.rows(*part), _rows(chosen, *part), _rows(missed, *part)
@@ -221,7 +244,7 @@ class Lister:
 
         Float64 (k, value_dim + ANSWERS); the columns behind the values' are those of `averages`.
         """
-        scratch, k, columns = self.scratch, len(listed.rows), self.held.values.shape[2] + SUMS
+        scratch, k, columns = self.scratch, len(listed.rows), self._columns
         splits = max(1, -(-int(listed.totals.max()) // SPLIT))
         sums = scratch.take("sums", (k, columns, splits), np.float64)
         averages.sum_splits(
@@ -250,14 +273,14 @@ class Lister:
         return get(answers, scratch.stream)
 
 
-def _pieces(totals: np.ndarray, most: int) -> Iterator[tuple[int, int]]:
-    """Ranges of rows whose lists have at most so many keys together, or are of one row."""
-    first, size = 0, 0
+def _pieces(totals: np.ndarray, columns: int, room: int) -> Iterator[tuple[int, int]]:
+    """Ranges of rows whose lists have room in so many bytes together, or are of one row."""
+    first, keys, longest = 0, 0, 0
     for row, total in enumerate(totals.tolist()):
-        if row > first and size + total > most:
+        keys, longest = keys + total, max(longest, total)
+        if row > first and list_bytes(keys, row + 1 - first, longest, columns) > room:
             yield first, row
-            first, size = row, 0
-        size += total
+            first, keys, longest = row, total, total
     yield first, len(totals)
 
 

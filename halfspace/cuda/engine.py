@@ -13,6 +13,9 @@ from .scratch import Scratch
 EVERYWHERE = -np.inf
 """Offset of a half-space that all points are in."""
 
+QUERY_BYTES, COORDINATE_BYTES = 256, 24
+"""Scratch for what is made ready of a query, at most, and for each of its coordinates."""
+
 
 class Engine:
     """A finder, and what belongs to its points.
@@ -32,8 +35,8 @@ class Engine:
 
     @property
     def query_bytes(self) -> int:
-        """Scratch that one query takes: sets of points, and what is counted of them."""
-        return 6 * 4 * self.width
+        """Scratch that one query takes: sets of points, what is counted of them, and itself."""
+        return 6 * 4 * self.width + QUERY_BYTES + COORDINATE_BYTES * self.tiles.data.shape[1]
 
     @property
     def sum_bytes(self) -> int:

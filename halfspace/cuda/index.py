@@ -16,9 +16,10 @@ from ..inputs import Queries, as_count, as_normals, as_polytopes, as_queries
 from ..report import Report, ResultTooLarge, Top, Work
 from .engine import Engine
 from .finders import finder_of
-from .runtime import as_stream, empty, get, on_host, put, require, synchronize
+from .runtime import empty, get, put, require, synchronize
 from .scratch import Scratch, Scratches
-from .top import top_of
+from .streams import as_stream, leave, on_host
+from .top import sample_bytes, top_of
 
 SCRATCH_BYTES = 1 << 28
 """Scratch that a group of queries may take, where that of one is less."""
@@ -32,9 +33,10 @@ class CudaIndex:
     Made by ``index.to("cuda")``; of a `ShallowCuttings`, its tree goes there. Answers, shapes and
     errors are those of `Index`, and queries may lie on the device too. All that asks, but for
     `iter_report`, takes one more argument, `stream`, in which kernels are launched: None, a stream
-    of numba, CuPy or torch, or a handle. `report`, `report_polytope` and `top` take `on_device` as
-    well: True leaves the answer there, in arrays with ``__cuda_array_interface__``, complete when
-    the stream is.
+    of numba, CuPy or torch, or a handle. Queries on a device are read after what is queued in it,
+    and in the stream that their arrays tell. `report`, `report_polytope` and `top` take `on_device`
+    as well: True leaves the answer there, in arrays with ``__cuda_array_interface__``. They are
+    complete when the call returns or, with a stream, when that is, and they tell it.
 
     Reads are safe from many threads. The index it was made of is kept on the host.
 
@@ -104,8 +106,11 @@ class CudaIndex:
             return self._host
         return self if number == self._number else CudaIndex(self._host, number)
 
-    def _queries(self, normals: ArrayLike, offsets: ArrayLike) -> Queries:
-        return as_queries(on_host(normals), on_host(offsets), self.dim)
+    def _here(self, array: ArrayLike, stream: object) -> ArrayLike:
+        return on_host(array, self._number, stream)
+
+    def _queries(self, normals: ArrayLike, offsets: ArrayLike, stream: object) -> Queries:
+        return as_queries(self._here(normals, stream), self._here(offsets, stream), self.dim)
 
     def _by_groups(
         self,
@@ -129,16 +134,19 @@ class CudaIndex:
 
         return bits, len(sides), self._engine.query_bytes
 
-    def _polytopes(self, normals: ArrayLike, offsets: ArrayLike, closed: ArrayLike) -> tuple:
+    def _polytopes(
+        self, normals: ArrayLike, offsets: ArrayLike, closed: ArrayLike, stream: object
+    ) -> tuple:
         """The same of polytopes, and whether there is a single one."""
-        given = as_polytopes(on_host(normals), on_host(offsets), closed, self.dim)
+        arrays = (self._here(array, stream) for array in (normals, offsets, closed))
+        given = as_polytopes(*arrays, self.dim)
 
         def bits(some: slice, scratch: Scratch) -> object:
             faces = (np.ascontiguousarray(array[some]) for array in given[:3])
             return self._engine.inside_polytopes(*faces, scratch)
 
         m, h, _ = given.normals.shape
-        return (bits, m, (1 + h) * self._engine.query_bytes), given.single
+        return (bits, m, (1 + max(h, 1)) * self._engine.query_bytes), given.single
 
     def _counted(self, asked: tuple, stream: object) -> np.ndarray:
         bits, m, each = asked
@@ -168,12 +176,11 @@ class CudaIndex:
         none = np.empty(0, np.int64)
         indices = self._joined([ids for ids, _ in found], none, on_device, stream)
         if single:
-            return indices
+            return self._left([indices], stream)[0] if on_device else indices
         counts = [np.diff(starts) for _, starts in found]
         indptr = np.cumsum(np.concatenate([np.zeros(1, np.int64), *counts]))
         if on_device:
-            with require(self._number):
-                indptr = put(indptr, as_stream(stream))
+            indptr, indices = self._left([indptr, indices], stream)
         return Report(indptr, indices, None if self._host._own_ids else len(self))
 
     def _joined(self, pieces: list, none: np.ndarray, on_device: bool, stream: object) -> object:
@@ -182,8 +189,8 @@ class CudaIndex:
             return pieces[0]
         if not on_device:
             return np.concatenate([none, *pieces])
-        first, flow = 0, as_stream(stream)
         with require(self._number):
+            first, flow = 0, as_stream(stream)
             if not pieces:
                 return put(none)
             whole = empty((sum(map(len, pieces)), *none.shape[1:]), none.dtype)
@@ -192,6 +199,12 @@ class CudaIndex:
                     whole[first : first + len(piece)].copy_to_device(piece, stream=flow)
                 first += len(piece)
         return whole
+
+    def _left(self, arrays: list, stream: object) -> list:
+        """Arrays that answers leave on the device, those of the host copied."""
+        with require(self._number):
+            flow = as_stream(stream)
+            return leave([put(a, flow) if isinstance(a, np.ndarray) else a for a in arrays], flow)
 
     def report(
         self,
@@ -207,7 +220,7 @@ class CudaIndex:
 
         What the structure takes, and O(n / 8) bytes a query to list them.
         """
-        queries = self._queries(normals, offsets)
+        queries = self._queries(normals, offsets, stream)
         asked = self._halfspaces(queries, closed)
         return self._reported(asked, queries.single, max_results, on_device, stream)
 
@@ -220,7 +233,7 @@ class CudaIndex:
         stream: object = None,
     ) -> int | np.ndarray:
         """Count the points inside each half-space, as `Index.count`."""
-        queries = self._queries(normals, offsets)
+        queries = self._queries(normals, offsets, stream)
         counts = self._counted(self._halfspaces(queries, closed), stream)
         return int(counts[0]) if queries.single else counts
 
@@ -235,7 +248,7 @@ class CudaIndex:
         stream: object = None,
     ) -> np.ndarray | Report:
         """Ids of the points inside all half-spaces of each polytope, as `Index.report_polytope`."""
-        asked, single = self._polytopes(normals, offsets, closed)
+        asked, single = self._polytopes(normals, offsets, closed, stream)
         return self._reported(asked, single, max_results, on_device, stream)
 
     def count_polytope(
@@ -247,7 +260,7 @@ class CudaIndex:
         stream: object = None,
     ) -> int | np.ndarray:
         """Count the points inside all half-spaces of each polytope, as `Index.count_polytope`."""
-        asked, single = self._polytopes(normals, offsets, closed)
+        asked, single = self._polytopes(normals, offsets, closed, stream)
         counts = self._counted(asked, stream)
         return int(counts[0]) if single else counts
 
@@ -260,7 +273,7 @@ class CudaIndex:
         closed: bool = True,
     ) -> Iterator[Report]:
         """Report a large batch piece by piece, in order, as `Index.iter_report`."""
-        given = on_host(normals), on_host(offsets)
+        given = self._here(normals, None), self._here(offsets, None)
         return Index.iter_report(self, *given, max_bytes=max_bytes, closed=closed)
 
     _pieces = Index._pieces
@@ -274,7 +287,7 @@ class CudaIndex:
         stream: object = None,
     ) -> bool | np.ndarray:
         """Whether any point is inside each half-space, as `Index.any`."""
-        queries = self._queries(normals, offsets)
+        queries = self._queries(normals, offsets, stream)
         sides = np.full(len(queries.offsets), bool(closed))
 
         def occupied(some: slice, scratch: Scratch) -> np.ndarray:
@@ -300,7 +313,7 @@ class CudaIndex:
         ndim, engine = self._host._weights_ndim, self._engine
         if not ndim:
             raise ValueError("sum: expected an index built with weights=, got one without")
-        queries = self._queries(normals, offsets)
+        queries = self._queries(normals, offsets, stream)
         bits, m, each = self._halfspaces(queries, closed)
         sums = self._by_groups(
             lambda some, scratch: engine.sum(bits(some, scratch), scratch),
@@ -318,7 +331,7 @@ class CudaIndex:
         self, normals: ArrayLike, k: int, *, on_device: bool = False, stream: object = None
     ) -> Top:
         """Return the k points furthest along each normal, as `Index.top`."""
-        rows, single = as_normals(on_host(normals), self.dim)
+        rows, single = as_normals(self._here(normals, stream), self.dim)
         m, k = len(rows), min(as_count(k, "k"), len(self))
 
         def blocks(some: slice, scratch: Scratch) -> list[tuple[object, object]]:
@@ -327,7 +340,7 @@ class CudaIndex:
                 return found
             return [tuple(get(array, scratch.stream) for array in block) for block in found]
 
-        each = self._engine.query_bytes
+        each = self._engine.query_bytes + sample_bytes(self._engine, k)
         groups = self._by_groups(blocks, m if k else 0, each, stream)
         found = [block for group in groups for block in group]
         rest = 0 if k else m
@@ -337,6 +350,8 @@ class CudaIndex:
             )
             for i, kind in enumerate((np.float64, np.int64))
         )
+        if on_device:
+            scores, ids = self._left([scores, ids], stream)
         return Top(scores[0], ids[0]) if single else Top(scores, ids)
 
     def work(
@@ -352,7 +367,7 @@ class CudaIndex:
         Floats are added up in another order than on the processor, so the few points that filters
         leave open may be others, and the nodes that straddle by a rounding error.
         """
-        queries = self._queries(normals, offsets)
+        queries = self._queries(normals, offsets, stream)
         sides = np.full(len(queries.offsets), bool(closed))
 
         def counters(some: slice, scratch: Scratch) -> np.ndarray:

@@ -1,11 +1,13 @@
-"""What a device is asked for: itself, memory, the shapes of launches, and streams."""
+"""What a device is asked for: itself, memory, and the shapes of launches."""
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 
 import numpy as np
 
 from ..tiles import TILE
-from .target import SIMULATED, cuda
+from .errors import CudaUnavailable, OutOfDeviceMemory, is_short_of_memory
+from .target import SIMULATED, cuda, shortage
 
 THREADS = 8 if SIMULATED else 256
 """Threads of a block."""
@@ -16,14 +18,6 @@ MOST_ROWS = 2 if SIMULATED else 65_535
 INSTALL = "pip install 'halfspace-reporting[cuda]'"
 
 
-class CudaUnavailable(RuntimeError):
-    """There is no CUDA target, no driver or no such device."""
-
-
-class OutOfDeviceMemory(MemoryError):
-    """An array has no room on the device."""
-
-
 def require(number: int = 0) -> AbstractContextManager:
     """Context in which device `number` is in use.
 
@@ -31,6 +25,8 @@ def require(number: int = 0) -> AbstractContextManager:
     ------
     CudaUnavailable
         Without a CUDA target, a driver or that device.
+    OutOfDeviceMemory
+        In the context, whatever asks for room that there is not.
     """
     if cuda is None:
         raise CudaUnavailable(f"cuda: expected numba's CUDA target, found none: {INSTALL}")
@@ -40,7 +36,20 @@ def require(number: int = 0) -> AbstractContextManager:
         )
     if not number < len(cuda.gpus):
         raise CudaUnavailable(f"cuda: expected device {number}, found {len(cuda.gpus)} in all")
-    return cuda.gpus[number]
+    return _in_use(number)
+
+
+@contextmanager
+def _in_use(number: int) -> Iterator[None]:
+    try:
+        with cuda.gpus[number]:
+            yield
+    except OutOfDeviceMemory:
+        raise
+    except Exception as error:
+        if not is_short_of_memory(error):
+            raise
+        raise shortage("more") from error
 
 
 def resident_threads() -> int:
@@ -71,10 +80,6 @@ def by_rows(longest: int, rows: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
     return (min(wanted, held), min(rows, MOST_ROWS)), (THREADS,)
 
 
-def _short_of_memory(error: Exception) -> bool:
-    return getattr(error, "code", None) == 2 or "OUT_OF_MEMORY" in str(error).upper()
-
-
 def _allocate(shape: tuple[int, ...], dtype: np.typing.DTypeLike) -> object:
     return cuda.device_array(shape, dtype)
 
@@ -90,13 +95,10 @@ def empty(shape: tuple[int, ...], dtype: np.typing.DTypeLike) -> object:
     try:
         return _allocate(shape, dtype)
     except Exception as error:
-        if not _short_of_memory(error):
+        if not is_short_of_memory(error):
             raise
         wanted = int(np.prod(shape, dtype=object)) * np.dtype(dtype).itemsize
-        raise OutOfDeviceMemory(
-            f"cuda: expected room for {wanted} bytes on the device, "
-            f"it has {cuda.current_context().get_memory_info()[0]} left"
-        ) from error
+        raise shortage(f"{wanted} bytes") from error
 
 
 def put(array: np.ndarray, stream: object = 0) -> object:
@@ -120,26 +122,3 @@ def get(array: object, stream: object = 0) -> np.ndarray:
 def synchronize() -> None:
     """Wait for all that runs on the current device."""
     cuda.synchronize()
-
-
-def as_stream(stream: object) -> object:
-    """Stream of numba, from numba's own, a handle, or one of CuPy or torch."""
-    if stream is None:
-        return 0
-    if hasattr(stream, "auto_synchronize"):
-        return stream
-    for name in ("cuda_stream", "ptr"):  # torch, CuPy
-        stream = getattr(stream, name, stream)
-    if isinstance(stream, bool) or not isinstance(stream, int):
-        raise TypeError(
-            "stream: expected None, a stream of numba, CuPy or torch, or a handle, "
-            f"got {type(stream).__name__}"
-        )
-    return cuda.external_stream(stream) if stream else 0
-
-
-def on_host(values: object) -> object:
-    """What lies on a device, as a host array; anything else as it is."""
-    if not hasattr(values, "__cuda_array_interface__"):
-        return values
-    return cuda.as_cuda_array(values).copy_to_host()

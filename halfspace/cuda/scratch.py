@@ -10,7 +10,11 @@ import threading
 import numpy as np
 
 from .runtime import empty, line
+from .streams import handle_of
 from .words import clear
+
+MOST_STREAMS = 4
+"""Streams whose scratch a thread keeps; programs may make one for each call."""
 
 
 class Scratch:
@@ -55,18 +59,17 @@ class Scratch:
 
 
 class Scratches(threading.local):
-    """The scratch of this thread, by stream."""
+    """The scratch of this thread, by stream: of those used last."""
 
     def __init__(self) -> None:
         self._by_stream: dict[int, Scratch] = {}
 
     def of(self, stream: object) -> Scratch:
         """Scratch for launches in that stream."""
-        handle = getattr(stream, "handle", stream)
-        handle = getattr(handle, "value", handle)
-        try:
-            # Handles of bindings are no int, and there is another object at each call.
-            key = int(handle)
-        except TypeError:
-            key = id(stream)
-        return self._by_stream.setdefault(key, Scratch(stream))
+        handle = handle_of(stream)
+        found = self._by_stream.pop(handle, None) or Scratch(stream)
+        # Now the last. What is dropped is only freed when the device has no more use for it.
+        self._by_stream[handle] = found
+        if len(self._by_stream) > MOST_STREAMS:
+            del self._by_stream[next(iter(self._by_stream))]
+        return found

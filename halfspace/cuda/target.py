@@ -28,6 +28,7 @@ import numba
 import numpy as np
 
 from .. import predicate
+from .errors import OutOfDeviceMemory, is_short_of_memory
 
 
 def _import_target() -> ModuleType | None:
@@ -51,6 +52,16 @@ SIMULATED = cuda is not None and "simulator" in cuda.jit.__module__
 
 MOST_LAUNCHES = 1024
 """Shapes of launches that a kernel keeps."""
+
+
+def shortage(wanted: str) -> OutOfDeviceMemory:
+    """Error that says what there was no room for, and what is left."""
+    try:
+        left = f"{cuda.current_context().get_memory_info()[0]} bytes"
+    except Exception:  # there may be no context either
+        left = "an unknown number of bytes"
+    return OutOfDeviceMemory(f"cuda: expected room for {wanted} on the device, it has {left} left")
+
 
 _simulation = threading.Lock()
 """The simulator runs one kernel at a time."""
@@ -81,9 +92,23 @@ class Kernel:
     def __call__(
         self, stream: object, grid: tuple[int, ...], block: tuple[int, ...], *arguments: object
     ) -> None:
-        """Launch it in a stream; a grid of no blocks is none."""
+        """Launch it in a stream; a grid of no blocks is none.
+
+        Raises
+        ------
+        OutOfDeviceMemory
+            There is no room to load it, or for what its threads keep in memory.
+        """
         if not min(grid):
             return
+        try:
+            self._launch(stream, grid, block, arguments)
+        except Exception as error:
+            if not is_short_of_memory(error):
+                raise
+            raise shortage(f"kernel {self.__name__}, {grid} blocks of {block} threads,") from error
+
+    def _launch(self, stream: object, grid: tuple, block: tuple, arguments: tuple) -> None:
         if not SIMULATED:
             self._configured(grid, block, stream)(*arguments)
             return

@@ -163,9 +163,9 @@ def test_sums_over_many_splits():
 
 
 def test_pieces_of_lists():
-    pieces = list(lister._pieces(np.array([5, 1, 9, 0, 0, 3, 3]), 6))
+    pieces = list(lister._pieces(np.array([5, 1, 9, 0, 0, 3, 3]), 0, 6 * lister.LIST_BYTES))
     assert pieces == [(0, 2), (2, 3), (3, 7)]
-    assert list(lister._pieces(np.array([99]), 6)) == [(0, 1)]
+    assert list(lister._pieces(np.array([99]), 0, 6)) == [(0, 1)]
 
 
 def test_tiles_with_keys_that_have_no_code():

@@ -1,5 +1,8 @@
 """The command that is to be run on a device: its checks find what is wrong."""
 
+import os
+import threading
+
 import numpy as np
 import pytest
 
@@ -70,3 +73,16 @@ def test_what_no_longer_fits_is_left_out(capsys):
     out = capsys.readouterr().out
     assert "the rest is left out" in out
     assert "scan_figures is left out" in out
+
+
+def test_it_ends_whatever_hangs(monkeypatch, capsys):
+    ended = threading.Event()
+    codes = []
+    monkeypatch.setattr(os, "_exit", lambda code: (codes.append(code), ended.set()))
+    monkeypatch.setattr(gpu, "PATIENCE", 0.1)
+    monkeypatch.setattr(gpu, "measure", lambda given, clock, rows: 5 * ended.wait(60))
+    assert gpu.main(["--seconds", "0"]) == 5
+    assert codes == [3]
+    out = capsys.readouterr().out
+    assert "it is ended: more than 0 s" in out
+    assert "Ratios" in out
