@@ -135,7 +135,7 @@ def refine(
     codes : uint8 array, shape (slots, d)
         Row codes, or none.
     weights : float32 array, shape (m, d)
-    ranges : float64 array, shape (m, 4)
+    ranges : float64 array, shape (m, 5)
         Of `Targets`.
     bare : uint32 array, shape (tiles, 2)
         Lanes that row codes say nothing of.
