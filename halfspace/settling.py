@@ -15,9 +15,9 @@ from .jit import kernel, part
 from .predicate import exact_sign
 from .prefetch import prefetch
 from .query import REGULAR, Halfspace, gamma, rescaled, settled_range
-from .tiles import TILE, lowest_lane, popcount
+from .tiles import TILE, lowest_lane
 
-LONG = 24576
+LONG = 65536
 """Bytes of rows that a list may be of, about: it is settled then, while they are near."""
 
 _ONE = np.uint64(1)
@@ -58,12 +58,12 @@ class Found(NamedTuple):
 
 @kernel
 def make_waiting(room, long):
-    """Room for so many masks, two more of no consequence, and a list that they make too long."""
+    """Room for so many masks, one more of no consequence, and a list that they make too long."""
     listed = room * TILE + long
     return Waiting(
-        np.empty(room + 2, np.int64),
-        np.empty(room + 2, np.int64),
-        np.empty(room + 2, np.uint64),
+        np.empty(room + 1, np.int64),
+        np.empty(room + 1, np.int64),
+        np.empty(room + 1, np.uint64),
         np.empty(listed, np.int64),
         np.empty(listed, np.int64),
         np.empty(listed),
@@ -98,17 +98,13 @@ def spread(waiting, number, kinds, first):
     """Add the lanes of the first masks to a list of so many; its length."""
     last = first
     for i in range(number):
-        last += popcount(waiting.lanes[i])
-    # What is chosen from was loaded a step before: a choice of what to load would be a branch.
-    i, left, coming = 0, waiting.lanes[0], waiting.lanes[1]
-    for j in range(first, last):
-        waiting.slots[j] = waiting.tiles[i] * TILE + lowest_lane(left)
-        waiting.owners[j] = waiting.queries[i]
-        waiting.inside[j] = kinds[waiting.queries[i]] != REGULAR
-        left &= left - _ONE
-        i += left == 0
-        left = left if left else coming
-        coming = waiting.lanes[i + 1]
+        slot, q, left = waiting.tiles[i] * TILE, waiting.queries[i], waiting.lanes[i]
+        inside = kinds[q] != REGULAR
+        while left:
+            waiting.slots[last] = slot + lowest_lane(left)
+            waiting.owners[last], waiting.inside[last] = q, inside
+            last += 1
+            left &= left - _ONE
     return last
 
 
