@@ -1,8 +1,8 @@
 """The comparison with peers that the documentation shows: python -m asv_benchmarks.comparison.
 
-Plays everybody against us in the same rounds, one thread each; keeps what came out in
-``comparison.json`` and writes the tables of ``docs/comparison.md`` from it. ``--from-file`` writes
-the tables alone. Larger and longer are `versus`, `high`, `decode` and `prefill`.
+Plays everybody against us in the same rounds, one thread each, by processor time; keeps what came
+out in ``comparison.json`` and writes the tables of ``docs/comparison.md`` from it. ``--from-file``
+writes the tables alone. Larger and longer are `versus`, `high`, `decode` and `prefill`.
 """
 
 import argparse
@@ -21,7 +21,7 @@ import numpy as np
 import halfspace
 
 from . import data, decode, prefill, sizes, truth
-from .clock import held_to, medians, without_collections
+from .clock import by_processor_time, held_to, medians, without_collections
 from .comparison_page import PACKAGES, Results, Row, written
 from .contestants import (
     Built,
@@ -127,7 +127,7 @@ def ours(site: Site, setting: Setting) -> Contestant:
     return OURS[TOLD](setting) if site.told else Built(setting.points, setting.threads)
 
 
-def play(site: Site, threads: int) -> Iterator[Row]:
+def play(site: Site) -> Iterator[Row]:
     """Let all meet ours at one site."""
     asked_queries = sizes.queries(QUERIES)
     drawn = data.HIGH_GENERATORS[site.kind](sizes.points(site.n) + 2 * asked_queries, site.d)
@@ -141,13 +141,13 @@ def play(site: Site, threads: int) -> Iterator[Row]:
     else:
         asked = Asked(normals, data.kth_scores(points, normals, count))
         truths = truth.insides(points, checked, asked.offsets[: len(checked)])
-    setting = Setting(points, told, count, threads)
+    setting = Setting(points, told, count, 1)
     ours(site, setting._replace(points=points[:FEW]))  # compiled before the clock runs
     champion, how = ours(site, setting), way(site)
     with without_collections():
         side = Side(champion, pace(champion, how, asked, LIMITS))
         for peer in present(how.peers)[0]:
-            rival = peer(points, threads)
+            rival = peer(points, 1)
             outcome = duel(side, rival, how, asked, truths, LIMITS)
             case = f"{site.kind}, {len(points):,} x {site.d}"
             times = outcome.own_time, outcome.time
@@ -168,7 +168,7 @@ def builds() -> Iterator[Row]:
         yield Row("Building a k-d tree", case, "scipy", "scipy cKDTree", *taken.values(), None)
 
 
-def decoding(threads: int) -> Iterator[Row]:
+def decoding() -> Iterator[Row]:
     """One new query of each head."""
     n = sizes.points(TOKENS)
     error = decode.attention.Error(decode.EPS)
@@ -179,14 +179,14 @@ def decoding(threads: int) -> Iterator[Row]:
         ("flat, 1 head", decode.synthetic(1, 1, n, 128, decode.FLAT), error),
     )
     for name, make, rule in cases:
-        outcome = decode.play(decode.Case(name, make, rule, 1.0), threads)
+        outcome = decode.play(decode.Case(name, make, rule, 1.0), 1)
         yield from _attention("Decoding", name, outcome.times)
 
 
-def prefilling(threads: int) -> Iterator[Row]:
+def prefilling() -> Iterator[Row]:
     """All rows of a causal head."""
     for case in prefill.CASES:
-        outcome = prefill.play(case, sizes.points(PREFILL_LENGTH), threads)
+        outcome = prefill.play(case, sizes.points(PREFILL_LENGTH), 1)
         yield from _attention("Causal prefill", case.name, outcome.times)
 
 
@@ -196,13 +196,13 @@ def _attention(group: str, case: str, times: dict[str, float]) -> Iterator[Row]:
             yield Row(group, case, name.split()[0], name, times["attention"], taken, None)
 
 
-def rows(threads: int) -> Iterator[Row]:
+def rows() -> Iterator[Row]:
     """Everything that is compared."""
     for site in SITES:
-        yield from play(site, threads)
+        yield from play(site)
     yield from builds()
-    yield from decoding(threads)
-    yield from prefilling(threads)
+    yield from decoding()
+    yield from prefilling()
 
 
 def versions() -> dict[str, str]:
@@ -223,32 +223,31 @@ def versions() -> dict[str, str]:
     return found
 
 
-def measured(threads: int, note: str) -> Results:
+def measured(note: str) -> Results:
     """Play everything, and say of it where and when."""
     load = os.getloadavg()[0]
     machine = f"{platform.machine()}, {os.cpu_count()} processors"
     date = datetime.datetime.now(datetime.UTC).date().isoformat()
     found = []
-    with held_to(threads) as complaints:
+    with held_to(1) as complaints, by_processor_time():
         for complaint in complaints:
             print(complaint)
-        for row in rows(threads):
+        for row in rows():
             found.append(row)
             print(f"{row.group}, {row.case}, {row.peer}: {row.ratio:.2f}x", file=sys.stderr)
-    return Results(date, machine, threads, round(load, 1), note, versions(), found)
+    return Results(date, machine, round(load, 1), note, versions(), found)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure, unless told not to, and write the page's tables."""
     parser = argparse.ArgumentParser(prog="python -m asv_benchmarks.comparison")
     parser.add_argument("--from-file", action="store_true", help="tables only, of the kept results")
-    parser.add_argument("--threads", type=int, default=1, metavar="N", help="for everybody; 1")
     parser.add_argument("--note", default="", help="to be said of the machine")
     parser.add_argument("--json", type=Path, default=KEPT, metavar="FILE.json")
     parser.add_argument("--page", type=Path, default=PAGE, metavar="FILE.md")
     given = parser.parse_args(argv)
     if not given.from_file:
-        results = measured(given.threads, given.note)
+        results = measured(given.note)
         given.json.write_text(json.dumps(results.as_dict(), indent=1) + "\n", encoding="utf-8")
     results = Results.of_dict(json.loads(given.json.read_text(encoding="utf-8")))
     page = given.page.read_text(encoding="utf-8")

@@ -41,7 +41,6 @@ class Results(NamedTuple):
 
     date: str
     machine: str
-    threads: int
     load: float
     note: str
     versions: dict[str, str]
@@ -62,7 +61,7 @@ def setting(results: Results) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in results.versions.items())
     note = f" {results.note}" if results.note else ""
     return (
-        f"Measured on {results.date} on {results.machine}, threads: {results.threads},"
+        f"Measured on {results.date} on {results.machine}, one thread each, by processor time;"
         f" load before the run: {results.load:g}.{note} Versions: {versions}."
     )
 
@@ -100,7 +99,7 @@ def times(ratio: float) -> str:
 def milliseconds(seconds: float) -> str:
     """To three figures."""
     shown = 1e3 * seconds
-    digits = max(0, 2 - len(str(int(shown)))) if shown >= 1.0 else 3
+    digits = max(0, 3 - len(str(int(shown)))) if shown >= 1.0 else 3
     return f"{shown:,.{digits}f}"
 
 
