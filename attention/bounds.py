@@ -184,11 +184,11 @@ def score_error(query_norms: np.ndarray, key_norm: float, scale: float, d: int) 
 
 
 def weight_drift(mass: np.ndarray, errors: np.ndarray, read: np.ndarray) -> np.ndarray:
-    """Bound D on the sum of |w' - w| of softmax weights whose scores are off by `errors`.
+    """Bound D on the sum of ``|w' - w|`` of softmax weights whose scores are off by `errors`.
 
     Summing the mass of `read` keys rounds, too.
 
-    A score difference s - top, |s - top| < 746 where its weight is not zero, rounds once more.
+    A score difference, ``|s - top| < 746`` where its weight is not zero, rounds once more.
 
     Examples
     --------

@@ -1,6 +1,7 @@
 """Configuration of the documentation: `sphinx-build -W docs docs/_build`."""
 
 from importlib.metadata import version as installed_version
+from pathlib import Path
 
 project = "halfspace-reporting"
 author = "The halfspace-reporting authors"
@@ -23,6 +24,13 @@ myst_heading_anchors = 3
 autosummary_generate = True
 autodoc_typehints = "none"  # numpydoc's type slot says them
 numpydoc_show_class_members = False  # the class template lists them
+
+linkcheck_ignore = [r"https?://"]  # `sphinx-build -b linkcheck` is for links within, offline
+
+published = Path(__file__).parents[1] / "asv_benchmarks" / "html"
+if published.is_dir():  # `asv publish` has been here
+    html_extra_path = [str(published)]
+    tags.add("asv")  # noqa: F821  (Sphinx defines it)
 
 html_theme = "pydata_sphinx_theme"
 html_title = project
