@@ -34,7 +34,12 @@ if published.is_dir():  # `asv publish` has been here
 
 html_theme = "pydata_sphinx_theme"
 html_title = project
-html_theme_options = {"secondary_sidebar_items": ["page-toc"], "show_prev_next": False}
+html_theme_options = {
+    "navbar_center": [],  # the sidebar has all pages
+    "secondary_sidebar_items": ["page-toc"],
+    "show_prev_next": False,
+}
+html_sidebars = {"**": ["all-pages"]}
 
 
 def skip_tuple_fields(app, what, name, obj, skip, options):
