@@ -25,8 +25,6 @@ autosummary_generate = True
 autodoc_typehints = "none"  # numpydoc's type slot says them
 numpydoc_show_class_members = False  # the class template lists them
 
-linkcheck_ignore = [r"https?://"]  # `sphinx-build -b linkcheck` is for links within, offline
-
 published = Path(__file__).parents[1] / "asv_benchmarks" / "html"
 if published.is_dir():  # `asv publish` has been here
     html_extra_path = [str(published)]

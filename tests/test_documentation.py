@@ -7,6 +7,7 @@ import importlib
 import inspect
 import json
 import re
+import runpy
 from pathlib import Path
 
 import numpy as np
@@ -194,3 +195,13 @@ def test_what_the_guarantees_name_is_there():
     named = set(re.findall(r"`((?:tests/|attention/|halfspace/)[\w/]+\.py)`", page))
     assert len(named) > 10
     assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
+
+
+def test_broken_links_are_found(tmp_path):
+    page = '<p id="a">{}</p><a href="https://example.org/none">elsewhere</a>'
+    (tmp_path / "good.html").write_text(page.format('<a href="b.html#a">b</a><a href="#a">a</a>'))
+    (tmp_path / "b.html").write_text(page.format('<img src="good.html">'))
+    broken = runpy.run_path(str(ROOT / "docs" / "links.py"))["broken"]
+    assert broken(tmp_path) == []
+    (tmp_path / "b.html").write_text(page.format('<a href="good.html#z"></a><img src="no.png">'))
+    assert broken(tmp_path) == ["b.html: good.html#z", "b.html: no.png"]
