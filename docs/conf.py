@@ -32,6 +32,8 @@ if published.is_dir():  # `asv publish` has been here
 
 html_theme = "pydata_sphinx_theme"
 html_title = project
+html_static_path = ["_static"]
+html_css_files = ["pages.css"]
 html_theme_options = {
     "navbar_center": [],  # the sidebar has all pages
     "secondary_sidebar_items": ["page-toc"],

@@ -10,7 +10,6 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-
 OTHERS = {"_static", "asv"}
 """Folders of pages that others wrote."""
 
