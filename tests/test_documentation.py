@@ -1,14 +1,12 @@
 """What users read: every public name has an example that runs, and so has every page."""
 
 import ast
-import contextlib
 import dataclasses
 import importlib
 import inspect
 import json
 import re
 import runpy
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,11 +15,8 @@ import attention
 import halfspace
 from asv_benchmarks import comparison, comparison_page
 
+from .pages import PAGES, ROOT, blocks, name_of, run
 from .sizes import JIT
-
-ROOT = Path(__file__).parents[1]
-
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 ELSEWHERE = {
     "docs/pictures.md": "run by test_pictures.py",
@@ -33,7 +28,7 @@ ELSEWHERE = {
 SMALLER = {"1_000_000": "50_000", "100_000": "20_000"}
 """Sizes of pages, and what is enough to run their code."""
 
-TOKENS = 1_001
+TOKENS = 100
 
 
 def fields(kind):
@@ -114,26 +109,6 @@ def test_everything_public_is_on_the_api_pages():
     assert wanted - names == set()
 
 
-def blocks(page):
-    """Python of a page, at its own lines, so that tracebacks name them."""
-    found, lines = [], page.read_text(encoding="utf-8").splitlines()
-    for number, line in enumerate(lines):
-        if line == "```python":
-            end = lines.index("```", number)
-            found.append("\n" * (number + 1) + "\n".join(lines[number + 1 : end]))
-    return found
-
-
-def smaller(code):
-    for size, enough in SMALLER.items():
-        code = code.replace(size, enough)
-    return code
-
-
-def name_of(page):
-    return page.relative_to(ROOT).as_posix()
-
-
 def tokens():
     """Keys, values and queries of tokens as they come."""
     rng = np.random.default_rng(0)
@@ -147,10 +122,7 @@ def tokens():
     "page", [page for page in PAGES if blocks(page) and name_of(page) not in ELSEWHERE], ids=name_of
 )
 def test_the_code_of_a_page_runs(page, tmp_path, capsys):
-    namespace = {"tokens": tokens()}
-    with contextlib.chdir(tmp_path):
-        for code in map(smaller, blocks(page)):
-            exec(compile(code, page, "exec"), namespace)
+    run(page, tmp_path, SMALLER, {"tokens": tokens()})
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=name_of)
