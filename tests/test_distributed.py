@@ -201,14 +201,14 @@ def test_a_worker_that_is_killed_mid_query(points, halves):
 
 
 @pytest.mark.skipif(not JIT, reason="interpreted, so much takes too long")
-def test_the_code_of_the_page_runs(client, tmp_path, monkeypatch):
-    monkeypatch.setattr("distributed.Client", lambda: client)
+def test_the_code_of_the_page_runs(client, tmp_path):
     days = [str(tmp_path / f"{day}.npy") for day in ("monday", "tuesday")]
     for day in days:
         np.save(day, cloud(100, 3))
     smaller = {"000_000": "000", "400_000": "4_000", "100_000": "1_000"}
     files = {"monday.npy": days[0], "tuesday.parquet": days[1]}
-    names = {}
-    run(ROOT / "docs" / "distributed.md", tmp_path, smaller | files, names)
+    names = {"here": client}
+    page = ROOT / "docs" / "distributed.md"
+    run(page, tmp_path, smaller | files | {"= Client()": "= here"}, names)
     assert len(names["index"]) == 8_200
     assert (names["got"].bound <= 1e-2).all()
