@@ -9,6 +9,19 @@ from importlib import import_module
 
 import halfspace
 
+_now = time.perf_counter
+
+
+@contextmanager
+def by_processor_time() -> Iterator[None]:
+    """Time by the processor time of this process: for one thread, on a machine that is shared."""
+    global _now
+    before, _now = _now, time.process_time
+    try:
+        yield
+    finally:
+        _now = before
+
 
 @contextmanager
 def without_collections() -> Iterator[None]:
@@ -26,9 +39,9 @@ def without_collections() -> Iterator[None]:
 
 def seconds(task: Callable[[], object]) -> float:
     """How long one call takes, without freeing its answer."""
-    start = time.perf_counter()
+    start = _now()
     answer = task()
-    passed = time.perf_counter() - start
+    passed = _now() - start
     del answer
     return passed
 

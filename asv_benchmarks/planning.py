@@ -23,7 +23,7 @@ from halfspace.planner import plan
 
 from . import data, sizes
 from .clock import held_to, seconds, without_collections
-from .tables import show
+from .tables import markdown, show
 
 QUERIES = (1, 100, 10_000, 1_000_000)
 
@@ -237,12 +237,6 @@ def by_site(cells: Sequence[Cell]) -> tuple[list[str], list[list[str]]]:
         other = "" if cell.chosen == cell.best else f" ({cell.best})"
         lines.setdefault(key, list(key)).append(f"{cell.chosen} {cell.ratio:.2f}x{other}")
     return header, list(lines.values())
-
-
-def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table in Markdown."""
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def page(cells: Sequence[Cell], machine: str) -> str:

@@ -1,4 +1,4 @@
-"""Tables on the terminal: by rich where it is installed, plain text otherwise."""
+"""Tables: on the terminal by rich where it is installed, else as plain text; and in Markdown."""
 
 import sys
 from collections.abc import Sequence
@@ -24,6 +24,12 @@ def show(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> No
         table.add_row(*row)
     width = None if sys.stdout.isatty() else WIDTH
     Console(width=width, markup=False, highlight=False).print(table)
+
+
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _plain(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -42,6 +42,15 @@ class Attended(_Fields):
     sampled : ndarray of bool, shape (..., length)
         Rows that rest on a sample, as `Sampled` may have it: `bound` and `lse_bound` hold with its
         probability. In merged ones, failures of the parts add up.
+
+    Examples
+    --------
+    >>> import attention
+    >>> got = attention.softmax_attention(
+    ...     [[1.0]], [[0.0], [9.0]], [[2.0], [4.0]], rule=attention.TopR(1)
+    ... )
+    >>> got.output, got.reported, bool(abs(got.output[0, 0] - 4.0) <= got.bound[0])
+    (array([[4.]]), array([1]), True)
     """
 
     lse_bound: np.ndarray

@@ -68,24 +68,56 @@ EXP_ERROR = 4.0 * UNIT
 
 
 class ValueRange(NamedTuple):
-    """Range of the values of one head, or of the head of each row."""
+    """Range of the values of one head, or of the head of each row.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from attention import bounds
+    >>> float(bounds.ValueRange(low=np.array([-1.0]), high=np.array([3.0])).width)
+    4.0
+    """
 
     low: np.ndarray  # (value_dim,) or (rows, value_dim) float64
     high: np.ndarray  # alike
 
     @property
     def width(self) -> np.float64 | np.ndarray:
-        """Largest width of a coordinate's range."""
+        """Largest width of a coordinate's range.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from attention import bounds
+        >>> float(bounds.value_range(np.array([[1.0, 0.0], [4.0, 1.0]])).width)
+        3.0
+        """
         return (self.high - self.low).max(axis=-1, initial=0.0)
 
     @property
     def size(self) -> np.float64 | np.ndarray:
-        """Largest magnitude of a value."""
+        """Largest magnitude of a value.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from attention import bounds
+        >>> float(bounds.value_range(np.array([[-5.0], [4.0]])).size)
+        5.0
+        """
         return np.maximum(np.abs(self.low), np.abs(self.high)).max(axis=-1, initial=0.0)
 
 
 def value_range(values: np.ndarray) -> ValueRange:
-    """Range of values (n, value_dim); zero width at zero for none."""
+    """Range of values (n, value_dim); zero width at zero for none.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from attention import bounds
+    >>> bounds.value_range(np.array([[1.0, 0.0], [4.0, -1.0]]))
+    ValueRange(low=array([ 1., -1.]), high=array([4., 0.]))
+    """
     if not len(values):
         return ValueRange(np.zeros(values.shape[1]), np.zeros(values.shape[1]))
     return ValueRange(values.min(axis=0).astype(float), values.max(axis=0).astype(float))
@@ -93,7 +125,15 @@ def value_range(values: np.ndarray) -> ValueRange:
 
 @np.errstate(over="ignore", under="ignore")
 def norms(rows: np.ndarray) -> np.ndarray:
-    """Upper bounds on the Euclidean norms of rows (n, d), float64, without over- or underflow."""
+    """Upper bounds on the Euclidean norms of rows (n, d), float64, without over- or underflow.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from attention import bounds
+    >>> bounds.norms(np.array([[3.0, 4.0], [0.0, 0.0]])).round(6)
+    array([5., 0.])
+    """
     wide = np.asarray(rows, np.float64)
     largest = np.abs(wide).max(axis=1, initial=0.0)
     unit = np.where(largest > 0.0, largest, 1.0)
@@ -102,12 +142,28 @@ def norms(rows: np.ndarray) -> np.ndarray:
 
 
 def gamma(terms: np.ndarray | int) -> np.ndarray | float:
-    """Relative error of a float64 sum of so many terms, in any order."""
+    """Relative error of a float64 sum of so many terms, in any order.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from attention import bounds
+    >>> bounds.gamma(1000) < 1.2e-13
+    True
+    """
     return terms * UNIT / (1.0 - terms * UNIT)
 
 
 def nudged(values: np.ndarray, units: float) -> np.ndarray:
-    """Move `values` by so many units of rounding; infinite ones stay."""
+    """Move `values` by so many units of rounding; infinite ones stay.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from attention import bounds
+    >>> bool(bounds.nudged(np.array(1.0), 2.0) > 1.0)
+    True
+    """
     with np.errstate(invalid="ignore"):
         return np.where(np.isinf(values), values, values + units * UNIT * np.abs(values))
 
@@ -116,16 +172,30 @@ def score_error(query_norms: np.ndarray, key_norm: float, scale: float, d: int) 
     """Bound on the rounding error of scale * <q, k> in float64, for keys of norm <= `key_norm`.
 
     Products may underflow; the last term covers that.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from attention import bounds
+    >>> bool(bounds.score_error(np.array(8.0), 8.0, 0.125, 64) < 1e-13)
+    True
     """
     return scale * (gamma(d + 4) * query_norms * key_norm + d * 2.0**-1070)
 
 
 def weight_drift(mass: np.ndarray, errors: np.ndarray, read: np.ndarray) -> np.ndarray:
-    """Bound D on the sum of |w' - w| of softmax weights whose scores are off by `errors`.
+    """Bound D on the sum of ``|w' - w|`` of softmax weights whose scores are off by `errors`.
 
     Summing the mass of `read` keys rounds, too.
 
-    A score difference s - top, |s - top| < 746 where its weight is not zero, rounds once more.
+    A score difference, ``|s - top| < 746`` where its weight is not zero, rounds once more.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from attention import bounds
+    >>> bool(bounds.weight_drift(np.array(2.0), np.array(1e-15), np.array(100)) < 1e-12)
+    True
     """
     moved = np.expm1(np.minimum(errors + 746.0 * UNIT, 700.0)) + EXP_ERROR
     return mass * (moved + gamma(read + 4))
@@ -135,6 +205,13 @@ def missed_share(mass: np.ndarray, missed: np.ndarray, drift: np.ndarray) -> np.
     """Upper bound on tau = M / (K + M); 1 where nothing certain was read.
 
     `drift` includes the rounding of `mass` itself.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from attention import bounds
+    >>> bounds.missed_share(np.array([3.0]), np.array([1.0]), np.array([0.0])).round(6)
+    array([0.25])
     """
     certain = np.maximum(mass * (1.0 - 1e-12) - drift, 0.0)
     total = certain + missed
@@ -183,7 +260,16 @@ def _furthest(output: np.ndarray, values: ValueRange) -> np.ndarray:
 
 
 def rounding_bound(drift_share: np.ndarray, read: np.ndarray, values: ValueRange) -> np.ndarray:
-    """(2) and summation: how far the computed mean can be from that of the exact weights."""
+    """(2) and summation: how far the computed mean can be from that of the exact weights.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from attention import bounds
+    >>> values = bounds.value_range(np.array([[0.0], [1.0]]))
+    >>> bool(bounds.rounding_bound(np.array(1e-14), np.array(100), values) < 1e-13)
+    True
+    """
     summed = 2.0 * gamma(read + 4) * values.size + (read + 4) * 2.0**-1074
     return np.minimum(drift_share, 1.0) * values.width + summed
 
@@ -215,6 +301,15 @@ def output_bound(
     Returns
     -------
     ndarray of float64, shape (m,)
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from attention import bounds
+    >>> values = bounds.value_range(np.array([[10.0], [11.0]]))
+    >>> output, share, drift, read = np.array([[[10.25]], [[0.1]], [[0.0]], [[1.0]]])
+    >>> bounds.output_bound(output, share[0], drift[0], read[0], values).round(6)
+    array([0.075])
     """
     reach = _furthest(output, values).max(axis=1, initial=0.0)
     largest = np.maximum(reach, np.abs(output).max(axis=1, initial=0.0))
@@ -226,7 +321,16 @@ def output_bound(
 def lse_bound(
     top: np.ndarray, mass: np.ndarray, share: np.ndarray, drift_share: np.ndarray
 ) -> np.ndarray:
-    """Bound on the error of top + log(mass): what was missed, drift, and rounding."""
+    """Bound on the error of top + log(mass): what was missed, drift, and rounding.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from attention import bounds
+    >>> top, mass, share, drift = np.array([[0.0], [1.0], [0.1], [0.0]])
+    >>> bounds.lse_bound(top, mass, share, drift).round(4)
+    array([0.1054])
+    """
     with np.errstate(divide="ignore"):
         moved = -np.log1p(-share) - np.log1p(-np.minimum(drift_share, 1.0))
         rounding = 1.0 + np.abs(top) + np.abs(np.log(mass))

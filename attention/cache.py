@@ -122,27 +122,69 @@ class KVCache:
 
     @property
     def batch_shape(self) -> tuple[int, ...]:
-        """Axes before that of the heads."""
+        """Axes before that of the heads.
+
+        Examples
+        --------
+        >>> import attention
+        >>> attention.KVCache(64, batch_shape=(4,)).batch_shape
+        (4,)
+        """
         return self._shape[:-1]
 
     @property
     def scale(self) -> float:
-        """Of scores."""
+        """Of scores.
+
+        Examples
+        --------
+        >>> import attention
+        >>> attention.KVCache(64).scale
+        0.125
+        """
         return self._scale
 
     @property
     def keys(self) -> np.ndarray:
-        """Keys (*batch, kv_heads, tokens, head_dim); a read-only view, until the cache changes."""
+        """Keys (..., kv_heads, tokens, head_dim); a read-only view, until the cache changes.
+
+        Examples
+        --------
+        >>> import attention
+        >>> cache = attention.KVCache(1, num_kv_heads=2, dtype=float, scale=1.0)
+        >>> cache.append([[[0.0], [1.0]]] * 2, [[[5.0], [7.0]]] * 2)
+        >>> cache.keys.shape
+        (2, 2, 1)
+        """
         return self._rows(self._heads.keys)
 
     @property
     def values(self) -> np.ndarray:
-        """Values (*batch, kv_heads, tokens, value_dim); a read-only view, as `keys`."""
+        """Values (..., kv_heads, tokens, value_dim); a read-only view, as `keys`.
+
+        Examples
+        --------
+        >>> import attention
+        >>> cache = attention.KVCache(1, num_kv_heads=2, dtype=float, scale=1.0)
+        >>> cache.append([[[0.0], [1.0]]] * 2, [[[5.0], [7.0]]] * 2)
+        >>> cache.values[1]
+        array([[5.],
+               [7.]])
+        """
         return self._rows(self._heads.values)
 
     @property
     def nbytes(self) -> int:
-        """Bytes of keys, values and codes, with what is kept free for more."""
+        """Bytes of keys, values and codes, with what is kept free for more.
+
+        Examples
+        --------
+        >>> import attention
+        >>> cache = attention.KVCache(1, num_kv_heads=2, dtype=float, scale=1.0)
+        >>> cache.append([[[0.0], [1.0]]] * 2, [[[5.0], [7.0]]] * 2)
+        >>> cache.nbytes >= cache.keys.nbytes + cache.values.nbytes
+        True
+        """
         return self._heads.nbytes
 
     def append(self, key: ArrayLike, value: ArrayLike) -> None:
@@ -150,14 +192,23 @@ class KVCache:
 
         Parameters
         ----------
-        key : array_like, shape (*batch, kv_heads, t, head_dim)
-        value : array_like, shape (*batch, kv_heads, t, value_dim)
+        key : array_like, shape (..., kv_heads, t, head_dim)
+        value : array_like, shape (..., kv_heads, t, value_dim)
             Finite; of a dtype that the cache's holds.
 
         Raises
         ------
         TypeError, ValueError
             Of another shape or dtype, NaN or infinities, more tokens than can be counted.
+
+        Examples
+        --------
+        >>> import attention
+        >>> cache = attention.KVCache(1, num_kv_heads=2, dtype=float, scale=1.0)
+        >>> cache.append([[[0.0], [1.0]]] * 2, [[[5.0], [7.0]]] * 2)
+        >>> cache.append([[[2.0]]] * 2, [[[9.0]]] * 2)
+        >>> len(cache)
+        3
         """
         before, shape = len(self), (*self._shape, None, self._head_dim)
         keys = as_tokens(key, "key", shape, self._dtype, before)
@@ -175,6 +226,15 @@ class KVCache:
         ------
         TypeError, ValueError
             Not an integer; more than there are.
+
+        Examples
+        --------
+        >>> import attention
+        >>> cache = attention.KVCache(1, num_kv_heads=2, dtype=float, scale=1.0)
+        >>> cache.append([[[0.0], [1.0]]] * 2, [[[5.0], [7.0]]] * 2)
+        >>> cache.crop(1)
+        >>> cache.keys[0]
+        array([[0.]])
         """
         count = as_count(count, "count")
         if count > len(self):
@@ -195,6 +255,15 @@ class KVCache:
         ------
         TypeError, ValueError
             Not integers, or of no row; a cache without batch.
+
+        Examples
+        --------
+        >>> import attention
+        >>> cache = attention.KVCache(1, batch_shape=2, dtype=float)
+        >>> cache.append([[[[1.0]]], [[[2.0]]]], [[[[5.0]]], [[[6.0]]]])
+        >>> cache.reorder([1, 1])
+        >>> cache.values.ravel()
+        array([6., 6.])
         """
         rows = as_ancestors(idx, self._shape)
         each = math.prod(self._shape[1:])
@@ -206,7 +275,7 @@ class KVCache:
 
         Parameters
         ----------
-        query : array_like, shape (*batch, heads, length, head_dim)
+        query : array_like, shape (..., heads, length, head_dim)
             Finite; `heads` a multiple of kv_heads: query head h reads kv head
             h // (heads / kv_heads). Query i sees the first ``len(cache) - length + i + 1`` tokens.
         rule : TopR, Threshold, Mass, Error or Sampled, optional
@@ -215,14 +284,23 @@ class KVCache:
         Returns
         -------
         Attended
-            output (*batch, heads, length, value_dim) in the promoted dtype of query and cache; the
-            rest (*batch, heads, length). Zero, with ``lse = -inf``, where there is no token.
+            output (..., heads, length, value_dim) in the promoted dtype of query and cache; the
+            rest (..., heads, length). Zero, with ``lse = -inf``, where there is no token.
 
         Raises
         ------
         TypeError, ValueError
             Not a rule; queries of another shape, more than tokens, or not finite; scores beyond
             float64.
+
+        Examples
+        --------
+        >>> import attention
+        >>> cache = attention.KVCache(1, num_kv_heads=2, dtype=float, scale=1.0)
+        >>> cache.append([[[0.0], [1.0]]] * 2, [[[5.0], [7.0]]] * 2)
+        >>> got = cache.attend([[[50.0]]] * 4, attention.Error(1e-3))  # two query heads a kv head
+        >>> got.output.shape, got.output.ravel().round(3)
+        ((4, 1, 1), array([7., 7., 7., 7.]))
         """
         check_rule(rule)
         asked, values, cut, readings = self._ask_softmax(query, rule)
@@ -269,6 +347,15 @@ class KVCache:
         ------
         TypeError, ValueError
             As for `attend`; a threshold that is not finite, a power below 1.
+
+        Examples
+        --------
+        >>> import attention
+        >>> cache = attention.KVCache(1, num_kv_heads=2, dtype=float, scale=1.0)
+        >>> cache.append([[[0.0], [1.0]]] * 2, [[[5.0], [7.0]]] * 2)
+        >>> got = cache.relu([[[1.0]]] * 2, threshold=0.5)
+        >>> got.output.ravel(), got.reported.ravel()
+        (array([7., 7.]), array([1, 1]))
         """
         threshold, power = check_relu(threshold, power)
         asked, values, offsets, errors, readings = self._ask_relu(query, threshold)
@@ -331,6 +418,17 @@ class KVCache:
         path : str or path-like
             Of the file, as it is to be called. Nothing in it is pickled. A file that is there is
             replaced whole, or stays as it is.
+
+        Examples
+        --------
+        >>> import tempfile, attention
+        >>> cache = attention.KVCache(1, num_kv_heads=2, dtype=float, scale=1.0)
+        >>> cache.append([[[0.0], [1.0]]] * 2, [[[5.0], [7.0]]] * 2)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     cache.save(f"{folder}/cache.npz")
+        ...     again = attention.KVCache.load(f"{folder}/cache.npz")
+        >>> len(again), again.keys.shape
+        (2, (2, 2, 1))
         """
         write_arrays(path, self.__getstate__())
 
@@ -344,6 +442,17 @@ class KVCache:
             No such file.
         ValueError
             Not a file that `save` wrote.
+
+        Examples
+        --------
+        >>> import tempfile, attention
+        >>> cache = attention.KVCache(1, num_kv_heads=2, dtype=float, scale=1.0)
+        >>> cache.append([[[0.0], [1.0]]] * 2, [[[5.0], [7.0]]] * 2)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     cache.save(f"{folder}/cache.npz")
+        ...     again = attention.KVCache.load(f"{folder}/cache.npz")
+        >>> again.keys.tolist() == cache.keys.tolist()
+        True
         """
         cache = cls.__new__(cls)
         try:
@@ -355,7 +464,17 @@ class KVCache:
         return cache
 
     def statistics(self) -> CacheStatistics:
-        """Tokens, those with codes, the mean share read so far, and bytes, by head."""
+        """Tokens, those with codes, the mean share read so far, and bytes, by head.
+
+        Examples
+        --------
+        >>> import attention
+        >>> cache = attention.KVCache(1, num_kv_heads=2, dtype=float, scale=1.0)
+        >>> cache.append([[[0.0], [1.0]]] * 2, [[[5.0], [7.0]]] * 2)
+        >>> got = cache.attend([[[1.0]]] * 2)
+        >>> cache.statistics().tokens, cache.statistics().share
+        (array([2, 2]), array([1., 1.]))
+        """
         heads, (seen, read) = self._heads.heads, self._heads.seen_and_read
         share = np.where(seen > 0, read / np.maximum(seen, 1), np.nan)
         columns = (
@@ -367,7 +486,19 @@ class KVCache:
         return CacheStatistics(*(column.reshape(self._shape) for column in columns))
 
     def explain(self) -> str:
-        """What is held and how it is read, in a few lines."""
+        """What is held and how it is read, in a few lines.
+
+        Examples
+        --------
+        >>> import attention
+        >>> cache = attention.KVCache(1, num_kv_heads=2, dtype=float, scale=1.0)
+        >>> cache.append([[[0.0], [1.0]]] * 2, [[[5.0], [7.0]]] * 2)
+        >>> print(cache.explain())
+        2 tokens in 2 heads of 1 dimensions, float64, 0.0 MB
+        0 with 8-bit codes, which tell a query what to read
+        2 without, which every query reads
+        queries have read nothing yet
+        """
         tokens, heads, coded = len(self), self._heads.heads, self._heads.coded
         seen, read = (int(count.sum()) for count in self._heads.seen_and_read)
         share = f"{read / seen:.1%} of the keys they saw" if seen else "nothing yet"

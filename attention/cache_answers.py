@@ -11,7 +11,7 @@ from .reading import Cut, Readings
 
 
 class CacheStatistics(NamedTuple):
-    """What a cache holds and has read, by head: arrays (*batch, kv_heads)."""
+    """What a cache holds and has read, by head: arrays (..., kv_heads)."""
 
     tokens: np.ndarray  # int64
     coded: np.ndarray  # int64, those with codes; all others are read by every query

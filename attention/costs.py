@@ -13,7 +13,14 @@ from .activation import active_keys
 
 
 class Costs(NamedTuple):
-    """Orders of growth, up to constants that depend on d alone; ``inf`` beyond float64."""
+    """Orders of growth, up to constants that depend on d alone; ``inf`` beyond float64.
+
+    Examples
+    --------
+    >>> from attention import bounds
+    >>> bounds.reporting_costs(1000, 4, 10, part=2)
+    Costs(build=1000000.0, query=79.863...)
+    """
 
     build: float
     query: float

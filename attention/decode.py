@@ -142,12 +142,28 @@ class Decoder:
 
     @property
     def dim(self) -> int:
-        """head_dim."""
+        """head_dim.
+
+        Examples
+        --------
+        >>> import attention
+        >>> decoder = attention.Decoder([[0.0], [1.0], [2.0]], [[0.0], [10.0], [20.0]], scale=1.0)
+        >>> decoder.dim
+        1
+        """
         return self._head.dim
 
     @property
     def value_dim(self) -> int:
-        """Of values."""
+        """Of values.
+
+        Examples
+        --------
+        >>> import attention
+        >>> decoder = attention.Decoder([[0.0], [1.0], [2.0]], [[0.0], [10.0], [20.0]], scale=1.0)
+        >>> decoder.value_dim
+        1
+        """
         return self._values.low.size
 
     def extend(self, key: ArrayLike, value: ArrayLike) -> None:
@@ -159,6 +175,14 @@ class Decoder:
         ------
         TypeError, ValueError
             As when it was made; another dtype that the first keys' does not hold; not growing.
+
+        Examples
+        --------
+        >>> import attention
+        >>> decoder = attention.Decoder([[0.0]], [[1.0]], structure="cascade", growing=True)
+        >>> decoder.extend([[1.0], [2.0]], [[3.0], [5.0]])
+        >>> len(decoder)
+        3
         """
         keys, values = as_points(key, "key"), as_points(value, "value")
         self._check_more(keys, values)
@@ -174,6 +198,16 @@ class Decoder:
         ------
         TypeError, ValueError
             Not a count; not growing.
+
+        Examples
+        --------
+        >>> import attention
+        >>> decoder = attention.Decoder(
+        ...     [[0.0], [1.0]], [[1.0], [3.0]], structure="cascade", growing=True
+        ... )
+        >>> decoder.crop(1)
+        >>> len(decoder)
+        1
         """
         head, count = self._growing(), check_count(count)
         if count < len(head):
@@ -238,6 +272,15 @@ class Decoder:
         ------
         TypeError, ValueError
             Not a rule; queries of the wrong shape or not finite; scores beyond float64.
+
+        Examples
+        --------
+        >>> import attention
+        >>> decoder = attention.Decoder([[0.0], [1.0], [2.0]], [[0.0], [10.0], [20.0]], scale=1.0)
+        >>> got = decoder.softmax([[30.0], [0.0]], attention.Error(1e-3))
+        >>> got.output.round(3), got.reported
+        (array([[20.],
+               [10.]]), array([1, 3]))
         """
         check_rule(rule)
         asked, cut = self._ask_softmax(query, rule, lengths, dtype)
@@ -319,6 +362,14 @@ class Decoder:
         Attended
             `output` (m, value_dim); zero, with ``lse = -inf``, where no key is active. `reported`
             counts active keys up to the rounding of scores; the bound covers those in doubt.
+
+        Examples
+        --------
+        >>> import attention
+        >>> decoder = attention.Decoder([[0.0], [1.0], [2.0]], [[0.0], [10.0], [20.0]], scale=1.0)
+        >>> got = decoder.relu([[1.0]], threshold=0.5)  # weights 0, 0.5, 1.5
+        >>> got.output, got.reported
+        (array([[17.5]]), array([2]))
         """
         threshold, power = check_relu(threshold, power)
         asked, offsets = self._ask_relu(query, threshold, lengths, dtype)

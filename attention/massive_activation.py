@@ -19,7 +19,17 @@ SCORES = 2**20
 
 
 class MassiveActivation(NamedTuple):
-    """How far the n^gamma best keys of each query stand out."""
+    """How far the n^gamma best keys of each query stand out.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from attention import bounds
+    >>> keys = [[0.0], [0.0], [0.0], [9.0]]
+    >>> found = bounds.massive_activation([[1.0]], keys, gamma=0.0, scale=1.0)
+    >>> found.beta1.round(2), found.beta2
+    (array([6.49]), array([0.]))
+    """
 
     n: int
     gamma: float
@@ -29,12 +39,29 @@ class MassiveActivation(NamedTuple):
 
     @property
     def head(self) -> tuple[float, float, float]:
-        """(gamma, beta1, beta2) that hold for all queries at once; beta1 may be below beta2."""
+        """(gamma, beta1, beta2) that hold for all queries at once; beta1 may be below beta2.
+
+        Examples
+        --------
+        >>> from attention import bounds
+        >>> keys = [[0.0], [0.0], [0.0], [9.0]]
+        >>> bounds.massive_activation([[1.0]], keys, gamma=0.0, scale=1.0).head
+        (0.0, 6.4921..., 0.0)
+        """
         least, most = self.beta1.min(initial=math.inf), self.beta2.max(initial=-math.inf)
         return self.gamma, float(least), float(most)
 
     def bound(self, value_max: float) -> np.ndarray:
-        """Return `massive_activation_bound` for every query, (m,)."""
+        """Return `massive_activation_bound` for every query, (m,).
+
+        Examples
+        --------
+        >>> from attention import bounds
+        >>> keys = [[0.0], [0.0], [0.0], [9.0]]
+        >>> found = bounds.massive_activation([[1.0]], keys, gamma=0.0, scale=1.0)
+        >>> found.bound(1.0).round(5)
+        array([0.00099])
+        """
         return massive_activation_bound(
             self.n, self.query_norm, self.gamma, self.beta1, self.beta2, value_max
         )

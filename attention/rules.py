@@ -62,7 +62,14 @@ class TopR:
             raise ValueError(f"r: expected at least 1, got {value}")
 
     def count(self, n: int) -> int:
-        """Keys to read of n."""
+        """Keys to read of n.
+
+        Examples
+        --------
+        >>> from attention import TopR
+        >>> TopR().count(131_072)
+        12417
+        """
         if self.r is not None:
             return min(n, operator.index(self.r))
         # The float may be off either way: the least r with r^5 >= n^4.
@@ -82,6 +89,13 @@ class Threshold:
     ----------
     b : float
         Not NaN. The half-space that is reported is <q, k> >= b / scale, rounded to float64.
+
+    Examples
+    --------
+    >>> import attention
+    >>> decoder = attention.Decoder([[0.0], [1.0], [2.0]], [[0.0], [10.0], [20.0]], scale=1.0)
+    >>> decoder.softmax([[1.0]], attention.Threshold(1.0)).reported
+    array([2])
     """
 
     b: float
@@ -98,6 +112,13 @@ class Mass:
     ----------
     p : float
         From 0 to 1.
+
+    Examples
+    --------
+    >>> import attention
+    >>> decoder = attention.Decoder([[0.0], [1.0], [2.0]], [[0.0], [10.0], [20.0]], scale=1.0)
+    >>> decoder.softmax([[8.0]], attention.Mass(0.99)).reported
+    array([1])
     """
 
     p: float
@@ -115,6 +136,14 @@ class Error:
     eps : float
         Largest error of any coordinate, in the units of the values; at least 0. Where rounding
         alone exceeds it, all keys are read and the bound says what was reached.
+
+    Examples
+    --------
+    >>> import attention
+    >>> decoder = attention.Decoder([[0.0], [1.0], [2.0]], [[0.0], [10.0], [20.0]], scale=1.0)
+    >>> got = decoder.softmax([[20.0]], attention.Error(1e-3))
+    >>> got.reported, bool(got.bound[0] <= 1e-3)
+    (array([1]), True)
     """
 
     eps: float = 1e-3

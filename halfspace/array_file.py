@@ -58,7 +58,24 @@ _OTHERS = {
 
 
 class InvalidFile(ValueError):
-    """A file that is not what `save` wrote; the message says what is wrong with it."""
+    """A file that is not what `save` wrote; the message says what is wrong with it.
+
+    Examples
+    --------
+    >>> import tempfile, halfspace
+    >>> from pathlib import Path
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder) / "points.hsf"
+    ...     halfspace.Scan([[0.0], [1.0]]).save(path)
+    ...     damaged = bytearray(path.read_bytes())
+    ...     damaged[-1] ^= 1
+    ...     _ = path.write_bytes(damaged)
+    ...     try:
+    ...         halfspace.load(path)
+    ...     except halfspace.InvalidFile:
+    ...         print("a bit is not what it was")
+    a bit is not what it was
+    """
 
 
 class ArrayFile(NamedTuple):

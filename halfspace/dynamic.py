@@ -157,7 +157,16 @@ class Dynamic(ForestView):
 
     @classmethod
     def from_state(cls, state: DynamicState, *, background: bool = False) -> Self:
-        """One that is as `state` told. O(log n + dead)."""
+        """One that is as `state` told. O(log n + dead).
+
+        Examples
+        --------
+        >>> import halfspace
+        >>> index = halfspace.Dynamic([[0.0], [1.0], [2.0]])
+        >>> index.delete([1])
+        >>> halfspace.Dynamic.from_state(index.state()).report([1.0], 0.0)
+        array([0, 2])
+        """
         self = cls.__new__(cls)
         self._start(state.structure, state.buffer_size, state.options)
         segments = [Segment(index) for index in state.segments]
@@ -176,7 +185,15 @@ class Dynamic(ForestView):
         return self
 
     def state(self) -> DynamicState:
-        """All that it is at this instant, for `from_state`. O(n / 64)."""
+        """All that it is at this instant, for `from_state`. O(n / 64).
+
+        Examples
+        --------
+        >>> import halfspace
+        >>> index = halfspace.Dynamic([[0.0], [1.0], [2.0]])
+        >>> index.state().next_id
+        3
+        """
         forest = self._forest
         return DynamicState(
             tuple(segment.index for segment in forest.segments),
@@ -308,7 +325,17 @@ class Dynamic(ForestView):
             self._apply(forest, Change(names, Rows(rows, names, columns), False))
 
     def compact(self) -> None:
-        """Build all points into one segment, without tombstones. O(a build)."""
+        """Build all points into one segment, without tombstones. O(a build).
+
+        Examples
+        --------
+        >>> import numpy as np, halfspace
+        >>> index = halfspace.Dynamic(np.arange(200.0)[:, None], structure="scan", buffer=64)
+        >>> index.delete(np.arange(50))
+        >>> index.compact()
+        >>> len(index), len(index.snapshot().segments)
+        (150, 1)
+        """
         if self._background is None:
             with self._writing("compact") as forest:
                 parts = [*forest.segments, *_loose(forest.buffer)]
@@ -348,6 +375,14 @@ class Dynamic(ForestView):
         ------
         RuntimeError
             Building in the background had failed.
+
+        Examples
+        --------
+        >>> import halfspace
+        >>> with halfspace.Dynamic([[0.0]], background=True) as index:
+        ...     ids = index.insert([[1.0]])
+        >>> index.report([1.0], 0.0)
+        array([0, 1])
         """
         with self._changing:
             self._closed = True
@@ -383,7 +418,19 @@ class Dynamic(ForestView):
             yield self._forest
 
     def replay(self, change: Change) -> None:
-        """Make a change that another told its journal."""
+        """Make a change that another told its journal.
+
+        Examples
+        --------
+        >>> import numpy as np, halfspace
+        >>> from halfspace.changes import Change
+        >>> from halfspace.tombstones import Rows
+        >>> index = halfspace.Dynamic([[0.0], [1.0], [2.0]])
+        >>> come = Rows(np.array([[5.0]]), np.array([3]), np.empty((1, 0)))
+        >>> index.replay(Change(np.array([0, 1]), come, False))
+        >>> index.report([1.0], 0.0)
+        array([2, 3])
+        """
         with self._writing("replay") as forest:
             self._apply(forest, change)
 

@@ -75,6 +75,13 @@ class Index(ABC):
     ValueError
         Wrong shape, a NaN or an infinity (the row is named), integers float64 cannot hold, repeated
         ids.
+
+    Examples
+    --------
+    >>> import halfspace
+    >>> index: halfspace.Index = halfspace.KDTree([[0.0, 0.0], [3.0, 4.0]])
+    >>> index, len(index), index.count([3.0, 4.0], 5.0)
+    (KDTree(2 points, d = 2), 2, 1)
     """
 
     _own_ids: bool
@@ -90,16 +97,41 @@ class Index(ABC):
     @property
     @abstractmethod
     def dim(self) -> int:
-        """Dimension d of the points."""
+        """Dimension d of the points.
+
+        Examples
+        --------
+        >>> import halfspace
+        >>> halfspace.Scan([[0.0, 1.0, 2.0]]).dim
+        3
+        """
 
     @property
     @abstractmethod
     def nbytes(self) -> int:
-        """Bytes held in arrays."""
+        """Bytes held in arrays.
+
+        Examples
+        --------
+        >>> import numpy as np, halfspace
+        >>> halfspace.Scan(np.zeros((640, 3), np.float32)).nbytes / 640
+        16.125
+        """
 
     @abstractmethod
     def explain(self) -> str:
-        """Say in a few lines what this index is: structure, sizes, why it was chosen."""
+        """Say in a few lines what this index is: structure, sizes, why it was chosen.
+
+        Examples
+        --------
+        >>> import halfspace
+        >>> print(halfspace.Scan([[0.0], [1.0]]).explain())
+        Scan: Brute force over tiles: every point, every query.
+          points   2 x 1, float64, in 1 tiles
+          nodes    0
+          memory   0.0 MB
+          why      chosen by hand
+        """
 
     @abstractmethod
     def _listed(self, find: Find, limit: int | None) -> Listed:

@@ -163,6 +163,17 @@ def checkpoint(index: "Dynamic") -> None:
         It cannot be written; the directory holds what it held.
     ValueError
         An index that `open` did not open, or a closed one.
+
+    Examples
+    --------
+    >>> import tempfile, halfspace
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with halfspace.Dynamic.open(f"{folder}/points", [[0.0]]) as index:
+    ...         ids = index.insert([[1.0], [2.0]])
+    ...         index.checkpoint()  # the log is empty again
+    ...     with halfspace.Dynamic.open(f"{folder}/points") as index:
+    ...         print(index.report([1.0], 1.0))
+    [1 2]
     """
     journal = _journal(index, "checkpoint")
     with index._writing("checkpoint"):
@@ -178,6 +189,14 @@ def flush(index: "Dynamic") -> None:
         The disk refused.
     ValueError
         An index that `open` did not open, or a closed one.
+
+    Examples
+    --------
+    >>> import tempfile, halfspace
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with halfspace.Dynamic.open(f"{folder}/points", [[0.0]], fsync="never") as index:
+    ...         ids = index.insert([[1.0], [2.0]])
+    ...         index.flush()  # on the disk from here on
     """
     journal = _journal(index, "flush")
     with index._writing("flush"):

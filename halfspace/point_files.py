@@ -28,7 +28,17 @@ LINES = 1 << 16
 
 
 class UnreadablePoints(ValueError):
-    """A file does not hold points as expected. The message names the file and what came."""
+    """A file does not hold points as expected. The message names the file and what came.
+
+    Examples
+    --------
+    >>> from halfspace.point_files import UnreadablePoints, open_points
+    >>> try:
+    ...     open_points("points.txt")
+    ... except UnreadablePoints as error:
+    ...     print(error)
+    points.txt: expected a name that ends in .npy, .npz, .csv, .parquet
+    """
 
 
 class Chunk(NamedTuple):
@@ -59,6 +69,16 @@ class PointFile(ABC):
     path : Path
     dim : int
         Dimension d.
+
+    Examples
+    --------
+    >>> import tempfile, numpy as np
+    >>> from halfspace.point_files import open_points
+    >>> with tempfile.TemporaryDirectory() as directory:
+    ...     np.save(f"{directory}/points.npy", np.eye(2))
+    ...     file = open_points(f"{directory}/points.npy")
+    ...     [chunk.rows.tolist() for chunk in file.chunks()]
+    [[[1.0, 0.0], [0.0, 1.0]]]
     """
 
     takes: ClassVar[tuple[str, ...]] = ()
@@ -79,6 +99,16 @@ class PointFile(ABC):
         ------
         UnreadablePoints
             Not numbers, a NaN or an infinity (the row is named), lines of different lengths.
+
+        Examples
+        --------
+        >>> import tempfile, numpy as np
+        >>> from halfspace.point_files import open_points
+        >>> with tempfile.TemporaryDirectory() as directory:
+        ...     np.save(f"{directory}/points.npy", np.array([[1.0, 2.0], [3.0, 4.0]]))
+        ...     file = open_points(f"{directory}/points.npy")
+        ...     [(chunk.first, chunk.rows.tolist()) for chunk in file.chunks(nbytes=16)]
+        [(0, [[1.0, 2.0]]), (1, [[3.0, 4.0]])]
         """
         first, blocks = 0, self._blocks(max(1, nbytes // (self.dim * self.itemsize)))
         while True:

@@ -10,7 +10,18 @@ if TYPE_CHECKING:
 
 
 class ResultTooLarge(ValueError):
-    """A report would hold more ids than `max_results` allows; raised before it is allocated."""
+    """A report would hold more ids than `max_results` allows; raised before it is allocated.
+
+    Examples
+    --------
+    >>> import halfspace
+    >>> index = halfspace.Scan([[0.0], [1.0]])
+    >>> try:
+    ...     index.report([1.0], 0.0, max_results=1)
+    ... except halfspace.ResultTooLarge as error:
+    ...     print(error)
+    report: expected at most 1 results, got 2
+    """
 
 
 def check_total(total: int, limit: int | None) -> None:
@@ -71,6 +82,14 @@ class Report:
         ------
         ValueError
             The index was built with the caller's `ids`, which are not column numbers.
+
+        Examples
+        --------
+        >>> import halfspace
+        >>> index = halfspace.build([[0.0], [1.0], [2.0]])
+        >>> index.report([[1.0], [-1.0]], [1.0, 0.0]).to_scipy().toarray()
+        array([[False,  True,  True],
+               [ True, False, False]])
         """
         from scipy.sparse import csr_matrix
 
@@ -85,6 +104,14 @@ class Top(NamedTuple):
 
     `scores` are <w, x> in float64, to about one unit in the last place, and `ids` int64; both (k,)
     for one normal and (m, k) for many.
+
+    Examples
+    --------
+    >>> import halfspace
+    >>> index = halfspace.build([[0.0], [1.0], [2.0]])
+    >>> best = index.top([1.0], k=2)
+    >>> best.scores, best.ids
+    (array([2., 1.]), array([2, 1]))
     """
 
     scores: np.ndarray
@@ -92,7 +119,15 @@ class Top(NamedTuple):
 
 
 class Work(NamedTuple):
-    """Deterministic counters of what `report` does for each query, int64 (m,) each."""
+    """Deterministic counters of what `report` does for each query, int64 (m,) each.
+
+    Examples
+    --------
+    >>> import halfspace
+    >>> index = halfspace.Scan([[0.0], [1.0], [2.0]])
+    >>> index.work([[1.0], [-1.0]], [1.0, 0.0])
+    Work(nodes_visited=array([0, 0]), points_touched=array([3, 3]), exact_tests=array([1, 1]))
+    """
 
     nodes_visited: np.ndarray
     points_touched: np.ndarray

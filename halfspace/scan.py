@@ -133,7 +133,16 @@ class Scan(StaticIndex):
 
     @classmethod
     def over(cls, tiles: Tiles, ids: np.ndarray, weights: np.ndarray) -> "Scan":
-        """Scan over tiles that are laid out, with ids (n,) and weights (n, w) by rank."""
+        """Scan over tiles that are laid out, with ids (n,) and weights (n, w) by rank.
+
+        Examples
+        --------
+        >>> import numpy as np, halfspace
+        >>> index = halfspace.Scan([[0.0], [1.0]])
+        >>> same = halfspace.Scan.over(index.structure.tiles, np.array([5, 7]), np.empty((2, 0)))
+        >>> same.report([1.0], 1.0)
+        array([7])
+        """
         scan = cls.__new__(cls)
         scan.structure, scan._ids, scan._weights = ScanArrays(tiles), ids, weights
         scan._own_ids, scan._weights_ndim, scan._reason = True, 2, "laid out before"

@@ -128,7 +128,15 @@ class StaticIndex(Index):
 
     @property
     def nodes(self) -> cover.Nodes:
-        """Nodes that covers refer to; none for a structure without."""
+        """Nodes that covers refer to; none for a structure without.
+
+        Examples
+        --------
+        >>> import numpy as np, halfspace
+        >>> tree = halfspace.KDTree(np.random.default_rng(0).standard_normal((640, 2)))
+        >>> int(np.count_nonzero(tree.nodes.last))
+        10
+        """
         return getattr(self.structure, "nodes", NO_NODES)
 
     def __len__(self) -> int:
@@ -199,6 +207,14 @@ class StaticIndex(Index):
 
         Parameters and errors as for `report`. The blocks are in query order; `structure.tiles` and
         `nodes` say what their parts hold.
+
+        Examples
+        --------
+        >>> import halfspace
+        >>> index = halfspace.Scan([[0.0], [1.0], [2.0]])
+        >>> (block,) = index.cover([[1.0], [1.0]], [1.0, 5.0])
+        >>> block.counts
+        array([2, 0])
         """
         return self._covers(as_queries(normals, offsets, self.dim), closed, cover.keep)
 
@@ -243,7 +259,15 @@ class StaticIndex(Index):
     def best_slots(
         self, normals: np.ndarray, k: int, live: np.ndarray = ALL_LIVE
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Slots and scores (m, k) of the k best of so many live points, best first."""
+        """Slots and scores (m, k) of the k best of so many live points, best first.
+
+        Examples
+        --------
+        >>> import numpy as np, halfspace
+        >>> slots, scores = halfspace.Scan([[0.0], [2.0], [1.0]]).best_slots(np.array([[1.0]]), 2)
+        >>> slots, scores
+        (array([[1, 2]]), array([[2., 1.]]))
+        """
         check_room(len(normals) * k * 16, "top")
         slots, scores = np.empty((len(normals), k), np.int64), np.empty((len(normals), k))
         if k:
@@ -256,7 +280,14 @@ class StaticIndex(Index):
         return slots, scores
 
     def ids_of(self, ranks: np.ndarray) -> np.ndarray:
-        """Ids, int64, of such ranks."""
+        """Ids, int64, of such ranks.
+
+        Examples
+        --------
+        >>> import numpy as np, halfspace
+        >>> halfspace.Scan([[0.0], [1.0]], ids=[7, 5]).ids_of(np.array([1, 0]))
+        array([7, 5])
+        """
         return self._ids[ranks] if self._own_ids else ranks.astype(np.int64)
 
     def explain(self) -> str:

@@ -2,6 +2,7 @@
 
 import importlib
 import itertools
+import json
 import os
 import pkgutil
 import re
@@ -18,7 +19,10 @@ from asv_benchmarks import (
     benchmarks,
     certificates,
     clock,
+    comparison,
+    comparison_page,
     contestants,
+    counters,
     data,
     decode,
     dynamic,
@@ -64,20 +68,51 @@ def tiny(monkeypatch):
 
 @pytest.mark.parametrize("suite", suites().values(), ids=suites())
 def test_every_benchmark_runs(suite):
+    made = (suite().setup_cache(),) if hasattr(suite, "setup_cache") else ()
     ran = 0
     for params in itertools.product(*suite.params):
         instance = suite()
-        try:
-            instance.setup(*params)
-        except NotImplementedError:  # how asv is told that parameters do not go together
-            continue
+        if hasattr(instance, "setup"):
+            instance.setup(*made, *params)
         for run in runs(instance):
-            value = run(*params)
+            value = run(*made, *params)
             ran += 1
-            if run.__name__.startswith("track_"):
-                assert value >= 0
-                assert value == run(*params)  # counters, not clocks
+            assert value is None or value >= 0
+        if hasattr(instance, "teardown"):
+            instance.teardown(*made, *params)
     assert ran
+
+
+def test_suites_have_topics():
+    topics = {name.rpartition(".")[2] for name in vars(benchmarks) if not name.startswith("_")}
+    wanted = {"build", "report", "count", "top", "dynamic", "decode", "prefill", "memory"}
+    assert wanted | {"counters"} <= topics
+
+
+def test_counters_repeat_and_are_those_that_were_agreed_to(tmp_path, capsys):
+    kept = tmp_path / "counters.json"
+    assert counters.main(["--update", "--baseline", str(kept)]) == 0
+    found = counters.read(kept)
+    assert list(found) == counters.names()
+    assert min(found.values()) >= 0.0
+    assert sum(value > 0.0 for value in found.values()) > 0.8 * len(found)
+    assert counters.main(["--check", "--baseline", str(kept)]) == 0
+    assert f"{len(found)} counters: 0 grown" in capsys.readouterr().out
+    with pytest.raises(ValueError, match=r"expected counters at .*=0\.\d+, got those at 1"):
+        counters.read(counters.BASELINE)
+
+
+def test_touched_work_that_grows_is_caught(capsys):
+    """As if what is there had touched less before: by 4 %, by 6 %, not at all, or more."""
+    found = dict.fromkeys(counters.names(), 100.0)
+    points, nodes, keys, *_ = found
+    assert counters.check(found | {points: 100.0 / 1.04}, found) == 0
+    assert counters.check(found | {points: 100.0 / 1.06}, found) == 1
+    assert f"{points}  " in capsys.readouterr().out
+    assert counters.check({name: 100.0 for name in found if name != nodes}, found) == 1
+    assert counters.check(found, {name: 100.0 for name in found if name != nodes}) == 1
+    assert counters.check(found | {keys: 106.0}, found) == 0
+    assert "0 grown by more than 5%, 1 fallen as much" in capsys.readouterr().out
 
 
 def test_asv_finds_the_suite():
@@ -116,6 +151,20 @@ def test_high_runs(monkeypatch, capsys, tmp_path):
     for peer in contestants.present(high_contestants.SINGLE + high_contestants.BATCHED)[0]:
         assert peer.name in out
     assert re.search(r"wrong ids of ours +0 +0 +met", out)
+
+
+@pytest.mark.skipif(not JIT, reason="interpreted, so much takes too long")
+@pytest.mark.filterwarnings("ignore:builtin type:DeprecationWarning")
+def test_the_comparison_runs(monkeypatch, tmp_path):
+    few = [site for site in comparison.SITES if site.d in (3, 64) and site.kind == "gauss"]
+    monkeypatch.setattr(comparison, "SITES", few)
+    kept, page = tmp_path / "kept.json", tmp_path / "page.md"
+    page.write_text(comparison.PAGE.read_text(encoding="utf-8"), encoding="utf-8")
+    comparison.main(["--json", str(kept), "--page", str(page), "--note", "A note."])
+    results = comparison_page.Results.of_dict(json.loads(kept.read_text(encoding="utf-8")))
+    assert {row.group for row in results.rows} >= {site.group for site in few} | {"Decoding"}
+    assert all(row.ratio > 0.0 and row.package in results.versions for row in results.rows)
+    assert "A note." in page.read_text(encoding="utf-8")
 
 
 @pytest.mark.filterwarnings("ignore:builtin type:DeprecationWarning")

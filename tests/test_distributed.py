@@ -17,6 +17,7 @@ from halfspace.distributed import DistributedIndex
 
 from .clusters import cluster, kill, until
 from .datasets import cloud
+from .pages import ROOT, run
 from .sizes import JIT, examples
 from .strategies import rngs
 
@@ -197,3 +198,17 @@ def test_a_worker_that_is_killed_mid_query(points, halves):
         assert pids[victim] not in client.run(os.getpid).values()
         found = index.report(*halves)
         assert np.array_equal(found.indices, whole.report(*halves).indices)
+
+
+@pytest.mark.skipif(not JIT, reason="interpreted, so much takes too long")
+def test_the_code_of_the_page_runs(client, tmp_path):
+    days = [str(tmp_path / f"{day}.npy") for day in ("monday", "tuesday")]
+    for day in days:
+        np.save(day, cloud(100, 3))
+    smaller = {"000_000": "000", "400_000": "4_000", "100_000": "1_000"}
+    files = {"monday.npy": days[0], "tuesday.parquet": days[1]}
+    names = {"here": client}
+    page = ROOT / "docs" / "distributed.md"
+    run(page, tmp_path, smaller | files | {"= Client()": "= here"}, names)
+    assert len(names["index"]) == 8_200
+    assert (names["got"].bound <= 1e-2).all()

@@ -1,28 +1,40 @@
-"""What an index costs before its first answer."""
+"""What an index costs before its first answer; `memory.py` has its bytes."""
 
-from .. import data
-from .common import DTYPES, STRUCTURES, Suite, points, skip_deep, structure_class
+import attention
+
+from .. import data, sizes
+from .suite import CASES, Suite, points, structure_class
+
+KEYS = 50_000
+
+HEAD_DIM = 64
 
 
 class Build(Suite):
-    """Building by structure, dimension and dtype."""
+    """Building by structure and dimension."""
 
-    params = (STRUCTURES, (3, 8, 32), DTYPES)
-    param_names = ("structure", "d", "dtype")
+    params = (tuple(CASES),)
+    param_names = ("structure",)
 
-    def prepare(self, structure: str, d: int, dtype: str) -> None:
-        skip_deep(structure, d)
+    def prepare(self, case: str) -> None:
+        structure, d = CASES[case]
         self.build = structure_class(structure)
-        self.rows = data.gauss(points(), d, dtype)
+        self.rows = points(d)
         self.build(self.rows[:1000])
 
-    def time_build(self, *params: object) -> None:
+    def time_build(self, case: str) -> None:
         self.build(self.rows)
 
-    def peakmem_build(self, *params: object) -> None:
-        self.build(self.rows)
 
-    def track_nbytes(self, *params: object) -> int:
-        return self.build(self.rows).nbytes
+class BuildDecoder(Suite):
+    """Indexing the keys of a head."""
 
-    track_nbytes.unit = "bytes"
+    params = ((3, HEAD_DIM),)
+    param_names = ("head_dim",)
+
+    def prepare(self, head_dim: int) -> None:
+        self.key, self.value = data.gauss(2 * sizes.points(KEYS), head_dim).reshape(2, -1, head_dim)
+        attention.Decoder(self.key[:3000], self.value[:3000])
+
+    def time_build(self, head_dim: int) -> None:
+        attention.Decoder(self.key, self.value)

@@ -1,44 +1,42 @@
-"""Points that are not Gaussian: shapes in three dimensions, and keys of a trained transformer."""
+"""Reports over points that are not Gaussian: shapes in space, and keys of a trained transformer."""
 
 import numpy as np
 
-from .. import data
-from .common import STRUCTURES, Suite, points, queries, structure_class
+from .. import data, sizes
+from .suite import POINTS, QUERIES, HalfSpaces, Suite, half_spaces, structure_class
 
 SELECTIVITY = 0.01
 
 
 class _Reports(Suite):
-    def make(self, structure: str, rows: np.ndarray, normals: np.ndarray) -> None:
-        """Index the rows and cut off one in a hundred of them along every normal."""
-        self.normals, self.offsets = normals, data.offsets(rows, normals, SELECTIVITY)
+    def make(self, structure: str, rows: np.ndarray, asked: HalfSpaces) -> None:
+        """Index the rows and report a first time."""
+        self.asked = asked
         self.index = structure_class(structure)(rows)
-        self.index.report(self.normals[:2], self.offsets[:2])
+        self.index.report(*asked.few())
 
-    def time_report_batch(self, *params: object) -> None:
-        self.index.report(self.normals, self.offsets)
-
-    def track_points_touched(self, *params: object) -> float:
-        return float(np.mean(self.index.work(self.normals, self.offsets).points_touched))
-
-    track_points_touched.unit = "points/query"
+    def time_report(self, *params: object) -> None:
+        self.index.report(*self.asked)
 
 
 class Shapes(_Reports):
     """Report by structure and shape of the data, d = 3."""
 
-    params = (STRUCTURES, tuple(data.GENERATORS))
+    params = (("KDTree", "PartitionTree"), tuple(data.GENERATORS))
     param_names = ("structure", "shape")
 
     def prepare(self, structure: str, shape: str) -> None:
-        self.make(structure, data.GENERATORS[shape](points(), 3), data.normals(queries(), 3))
+        rows = data.GENERATORS[shape](sizes.points(POINTS), 3)
+        self.make(structure, rows, half_spaces(rows, SELECTIVITY))
 
 
 class Keys(_Reports):
     """Report by structure and head: keys and queries as attention meets them, d = 32."""
 
-    params = (("Scan", "KDTree", "PartitionTree"), ("sharp", "between", "flat"))
+    params = (("Scan", "Cascade"), ("sharp", "between", "flat"))
     param_names = ("structure", "head")
 
     def prepare(self, structure: str, head: str) -> None:
-        self.make(structure, *data.keys_and_queries(head, points(), queries()))
+        keys, queries = data.keys_and_queries(head, sizes.points(POINTS), sizes.queries(QUERIES))
+        offsets = data.offsets(keys, queries, SELECTIVITY)
+        self.make(structure, keys, HalfSpaces(queries, offsets))

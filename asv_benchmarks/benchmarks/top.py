@@ -1,20 +1,20 @@
 """The k points furthest along a normal."""
 
-from .. import data
-from .common import DTYPES, STRUCTURES, Suite, points, queries, skip_deep, structure_class
+from .. import data, sizes
+from .suite import CASES, QUERIES, Suite, points, structure_class
 
 
 class Top(Suite):
-    """Top by structure, dimension, k and dtype."""
+    """Top by structure and k."""
 
-    params = (STRUCTURES, (3, 8, 32), (1, 100), DTYPES)
-    param_names = ("structure", "d", "k", "dtype")
+    params = (tuple(CASES), (1, 100))
+    param_names = ("structure", "k")
 
-    def prepare(self, structure: str, d: int, k: int, dtype: str) -> None:
-        skip_deep(structure, d)
-        self.normals = data.normals(queries(), d, dtype)
-        self.index = structure_class(structure)(data.gauss(points(), d, dtype))
+    def prepare(self, case: str, k: int) -> None:
+        structure, d = CASES[case]
+        self.normals = data.normals(sizes.queries(QUERIES), d)
+        self.index = structure_class(structure)(points(d))
         self.index.top(self.normals[:2], k)
 
-    def time_top(self, structure: str, d: int, k: int, dtype: str) -> None:
+    def time_top(self, case: str, k: int) -> None:
         self.index.top(self.normals, k)

@@ -32,6 +32,13 @@ class Head(NamedTuple):
         Rows that are asked, in the order of the text.
     value : ndarray of float32, shape (n, head_dim)
         What each key carries.
+
+    Examples
+    --------
+    >>> from attention import data
+    >>> head = data.load("sharp")
+    >>> head.name, head.query.shape, head.key.shape
+    ('sharp', (256, 32), (7168, 32))
     """
 
     name: str
