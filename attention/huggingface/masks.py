@@ -8,11 +8,11 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from transformers.masking_utils import (
-    bidirectional_mask_function,
-    causal_mask_function,
-    sdpa_mask,
-)
+from transformers import masking_utils
+from transformers.masking_utils import causal_mask_function, sdpa_mask
+
+_BIDIRECTIONAL = getattr(masking_utils, "bidirectional_mask_function", None)
+"""Versions of 4 have none, and make no masks of that kind by this way."""
 
 
 def hsr_mask(
@@ -49,7 +49,7 @@ def hsr_mask(
         A cache of fixed size.
     """
     length, offset = _queries(more)
-    if mask_function is not bidirectional_mask_function:
+    if mask_function is not _BIDIRECTIONAL:
         if kv_offset + kv_length != offset + length:
             raise ValueError(
                 "hsr attention: expected a cache that grows, such as HSRCache or DynamicCache, "
