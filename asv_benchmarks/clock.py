@@ -1,46 +1,13 @@
-"""Timing: tasks take turns, one run each a round, and the median of a task's rounds counts."""
+"""Timing as in `attention.studies.timing`, everybody held to as many threads."""
 
-import gc
-import statistics
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from importlib import import_module
 
 import halfspace
+from attention.studies.timing import medians, seconds, without_collections
 
-
-@contextmanager
-def without_collections() -> Iterator[None]:
-    """Keep the garbage collector out of what is timed, unless it is kept out already."""
-    if not gc.isenabled():
-        yield
-        return
-    gc.collect()
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
-
-
-def seconds(task: Callable[[], object]) -> float:
-    """How long one call takes, without freeing its answer."""
-    start = time.perf_counter()
-    answer = task()
-    passed = time.perf_counter() - start
-    del answer
-    return passed
-
-
-def medians(tasks: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Median seconds of every task over interleaved rounds."""
-    taken: dict[str, list[float]] = {name: [] for name in tasks}
-    with without_collections():
-        for _ in range(rounds):
-            for name, task in tasks.items():
-                taken[name].append(seconds(task))
-    return {name: statistics.median(passed) for name, passed in taken.items()}
+__all__ = ["held_to", "medians", "seconds", "without_collections"]
 
 
 @contextmanager
