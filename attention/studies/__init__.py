@@ -14,6 +14,7 @@ __all__ = ["NAMES", "load"]
 
 NAMES = {
     "error-vs-r": "Error of softmax attention against the number of keys read.",
+    "perplexity": "Perplexity of a language model against the number of keys read.",
 }
 """Name of each study, in the order in which `all` runs them, and what it measures."""
 
