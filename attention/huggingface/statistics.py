@@ -19,7 +19,7 @@ class LayerStatistics:
     Attributes
     ----------
     queries : int
-        Of each head, answered with a certificate.
+        Of each head that saw a key, answered with a certificate.
     seen : ndarray of int64, shape (heads,)
         Keys that they saw, summed over queries.
     read : ndarray of int64, shape (heads,)
@@ -65,7 +65,7 @@ class Statistics:
     def add(self, layer: int, got: Attended, seen: np.ndarray) -> None:
         """Add outputs (rows, heads, length) of queries that saw so many keys, (rows, length)."""
         of = self._layer(layer, got.bound.shape[1])
-        of.queries += got.bound.shape[0] * got.bound.shape[2]
+        of.queries += int(np.count_nonzero(seen))
         of.seen += seen.sum()
         of.read += got.reported.sum(axis=(0, 2))
         of.bound = np.maximum(of.bound, got.bound.max(axis=(0, 2), initial=0.0))
