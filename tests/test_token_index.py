@@ -53,7 +53,9 @@ def test_it_follows_every_change(data):
         n = key.shape[2]
         if change == "extend":
             more = tokens(rng, len(starts), data.draw(st.integers(0, 9)))
-            key, value = (np.concatenate(pair, axis=2) for pair in zip((key, value), more))
+            key, value = (
+                np.concatenate(pair, axis=2) for pair in zip((key, value), more, strict=True)
+            )
             index.extend(key, value)
         elif change == "crop":
             count = data.draw(st.integers(0, n))

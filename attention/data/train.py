@@ -7,6 +7,7 @@ determine it. Every size is a flag, so that the same script trains what a larger
 """
 
 import argparse
+import copy
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -177,12 +178,7 @@ def train(
 
 def save(model: LlamaForCausalLM, tokenizer: Tokenizer, folder: Path) -> None:
     """Write weights, in bfloat16, and the tokenizer."""
-    state = {
-        name: weight.to(torch.bfloat16)
-        for name, weight in model.state_dict().items()
-        if name != "lm_head.weight"  # the embeddings are it, too
-    }
-    model.save_pretrained(folder, state_dict=state)
+    copy.deepcopy(model).to(torch.bfloat16).save_pretrained(folder)
     PreTrainedTokenizerFast(tokenizer_object=tokenizer).save_pretrained(folder)
 
 

@@ -4,6 +4,8 @@ Tokens are kept as any `DynamicCache` keeps them, for whoever wants tensors; bes
 a `TokenIndex`, which is made when the layer is first asked for few queries and follows all changes.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from transformers import DynamicCache
@@ -74,23 +76,24 @@ class HSRLayer(DynamicLayer):
     def reorder_cache(self, beam_idx: torch.LongTensor) -> None:
         """Let row b of the batch be what row ``beam_idx[b]`` was."""
         super().reorder_cache(beam_idx)
-        self._take(beam_idx)
+        self._take(lambda rows: rows[beam_idx.cpu()])
 
     def batch_repeat_interleave(self, repeats: int) -> None:
         """Repeat each row of the batch."""
-        rows = len(self.keys) if self.get_seq_length() else 0
         super().batch_repeat_interleave(repeats)
-        self._take(torch.arange(rows).repeat_interleave(repeats))
+        self._take(lambda rows: rows.repeat_interleave(repeats))
 
     def batch_select_indices(self, indices: torch.Tensor) -> None:
         """Keep these rows of the batch."""
-        rows = len(self.keys) if self.get_seq_length() else 0
         super().batch_select_indices(indices)
-        self._take(torch.arange(rows)[torch.as_tensor(indices).cpu()])
+        self._take(lambda rows: rows[torch.as_tensor(indices).cpu()])
 
-    def _take(self, rows: torch.Tensor) -> None:
-        if self._index is not None:
-            self._index.take(rows.cpu().numpy())
+    def _take(self, pick: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        """Let the index follow what was picked of the rows of the batch."""
+        if self._index is not None and self.get_seq_length():
+            self._index.take(pick(torch.arange(len(self._index.starts))).numpy())
+        else:
+            self._index = None
 
 
 class HSRCache(DynamicCache):
