@@ -14,6 +14,9 @@ __all__ = ["NAMES", "load"]
 
 NAMES = {
     "error-vs-r": "Error of softmax attention against the number of keys read.",
+    "parts": "Part 1 against Part 2: build, query, and when which pays.",
+    "dimension": "Half-space reports for d = 2 … 512, against the theory.",
+    "memory": "Bytes and build times of every structure against n and d.",
 }
 """Name of each study, in the order in which `all` runs them, and what it measures."""
 
