@@ -215,13 +215,12 @@ def constants(rows: Sequence[Row]) -> str:
     worst = max(free, key=lambda each: each.space)
     deep = max(free, key=lambda each: each.d)
     heaviest = max(free, key=lambda each: each.largest.factor)
+    slower = deep.largest.build / _tree_build(rows, deep.largest)
     return (
         f"{first}. Part 2 with all its levels takes up to {heaviest.largest.factor:.0f}"
         f" ({heaviest.kind}, d = {heaviest.d}) and grows as n^{worst.space:.2f} at most (d ="
         f" {worst.d}, {worst.kind}), at d = {deep.d} as n^{deep.space:.2f} where the bound is"
-        f" n^{deep.d // 2}; its build takes"
-        f" {deep.largest.build / _tree_build(rows, deep.largest):.0f} times that of a k-d tree at d ="
-        f" {deep.d}."
+        f" n^{deep.d // 2}; its build takes {slower:.0f} times that of a k-d tree at d = {deep.d}."
     )
 
 
