@@ -15,6 +15,11 @@ __all__ = ["NAMES", "load"]
 NAMES = {
     "error-vs-r": "Error of softmax attention against the number of keys read.",
     "perplexity": "Perplexity of a language model against the number of keys read.",
+    "runtime": "Time against dense attention over context lengths, decode and prefill.",
+    "parts": "Part 1 against Part 2: build, query, and when which pays.",
+    "threshold": "Sparsity and error over the threshold b, softmax and ReLU.",
+    "dimension": "Half-space reports for d = 2 … 512, against the theory.",
+    "memory": "Bytes and build times of every structure against n and d.",
 }
 """Name of each study, in the order in which `all` runs them, and what it measures."""
 

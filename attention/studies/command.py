@@ -21,7 +21,7 @@ T = TypeVar("T")
 FOLDER = Path("docs/studies")
 """Where results go."""
 
-TABLE_WIDTH = 110
+TABLE_WIDTH = 130
 """Columns a table may take where the terminal has fewer."""
 
 
@@ -161,10 +161,13 @@ def _run(study: "Study", settings: Any, folder: Path) -> None:
     for finding, text in outcome.findings():
         click.echo(f"{finding.topic.group} {finding.topic.number}: {text}")
     try:
-        paths = [*report.write(outcome, folder), report.write_readme(folder)]
+        paths = report.write(outcome, folder)
     except ModuleNotFoundError as error:
         raise click.ClickException(f"{error}: pip install '.[plot]'") from error
-    click.echo(f"{study.name}: {passed:.0f} s; {', '.join(map(str, paths))}")
+    readme, complaints = report.write_readme(folder)
+    for complaint in complaints:
+        click.echo(f"not in {readme}: {complaint}", err=True)
+    click.echo(f"{study.name}: {passed:.0f} s; {', '.join(map(str, [*paths, readme]))}")
 
 
 def _bar(steps: Iterable[T], title: str) -> Iterator[T]:

@@ -10,7 +10,18 @@ import numpy as np
 from ..decode import Decoder
 from ..rules import TopR
 from .heads import Head, captured, packaged
-from .study import CHECK, EXPERIMENT, Finding, Study, Table, Topic, Track, setting, untracked
+from .study import (
+    CHECK,
+    EXPERIMENT,
+    Finding,
+    Study,
+    Table,
+    Topic,
+    Track,
+    check_least,
+    setting,
+    untracked,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -32,8 +43,7 @@ class Settings:
     captures: tuple[Path, ...] = setting((), "Files .npz with more heads.")
 
     def __post_init__(self) -> None:
-        if self.queries < 1:
-            raise ValueError(f"queries: expected at least 1, got {self.queries}")
+        check_least("queries", (self.queries,), 1)
         if not all(0.0 < each < float("inf") for each in self.temperatures):
             raise ValueError(f"temperatures: expected numbers above 0, got {self.temperatures}")
 

@@ -197,10 +197,23 @@ def _place(where: dict[str, Any]) -> str:
     return f"{cores} core{'s' * (cores != 1)} of {where['processor']} ({versions})"
 
 
-def outcomes(folder: Path) -> list[Outcome]:
+class Shelf(NamedTuple):
+    """What is in a folder."""
+
+    outcomes: list[Outcome]
+    complaints: list[str]  # of files that are not of this version
+
+
+def shelf(folder: Path) -> Shelf:
     """Read every study whose JSON is in a folder."""
-    paths = (folder / f"{name}.json" for name in NAMES)
-    return [read(path) for path in paths if path.exists()]
+    found = Shelf([], [])
+    for path in (folder / f"{name}.json" for name in NAMES):
+        if path.exists():
+            try:
+                found.outcomes.append(read(path))
+            except ValueError as error:
+                found.complaints.append(str(error))
+    return found
 
 
 def readme(found: Sequence[Outcome]) -> str:
@@ -246,8 +259,8 @@ def readme(found: Sequence[Outcome]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def write_readme(folder: Path) -> Path:
-    """Make README.md anew from what is in a folder."""
-    path = folder / "README.md"
-    path.write_text(readme(outcomes(folder)), encoding="utf-8")
-    return path
+def write_readme(folder: Path) -> tuple[Path, list[str]]:
+    """Make README.md anew from what is in a folder; files that cannot be read are told of."""
+    path, found = folder / "README.md", shelf(folder)
+    path.write_text(readme(found.outcomes), encoding="utf-8")
+    return path, found.complaints

@@ -7,6 +7,7 @@ alone, so that rows read back from a file give it again.
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from importlib.util import find_spec
+from math import inf
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, get_type_hints
 
 if TYPE_CHECKING:
@@ -140,3 +141,33 @@ class Study:
         """Type of every setting by its name."""
         hints = get_type_hints(self.settings)
         return {each.name: hints[each.name] for each in fields(self.settings)}
+
+
+def check_least(name: str, values: Sequence[float], least: float, *, most: float = inf) -> None:
+    """Check that a setting has values, all from `least` to `most`.
+
+    Examples
+    --------
+    >>> from attention.studies.study import check_least
+    >>> check_least("dims", (2, 1), 2)
+    Traceback (most recent call last):
+    ValueError: dims: expected values from 2 on, got (2, 1)
+    """
+    if not values or not all(least <= value <= most for value in values):
+        wanted = f"from {least} on" if most == inf else f"from {least} to {most}"
+        raise ValueError(f"{name}: expected values {wanted}, got {tuple(values)}")
+
+
+def check_known(name: str, values: Sequence[str], known: Sequence[str]) -> None:
+    """Check that a setting has values, all of them known.
+
+    Examples
+    --------
+    >>> from attention.studies.study import check_known
+    >>> check_known("kinds", ("a", "c"), ("a", "b"))
+    Traceback (most recent call last):
+    ValueError: kinds: expected some of a, b, got c
+    """
+    strange = [value for value in values if value not in known]
+    if strange or not values:
+        raise ValueError(f"{name}: expected some of {', '.join(known)}, got {', '.join(strange)}")

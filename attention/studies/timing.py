@@ -5,6 +5,9 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
 @contextmanager
@@ -37,6 +40,20 @@ def seconds(task: Callable[[], object]) -> float:
     return passed
 
 
+def timed(task: Callable[[], T]) -> tuple[T, float]:
+    """What one call gives, and how long it took.
+
+    Examples
+    --------
+    >>> from attention.studies.timing import timed
+    >>> timed(lambda: 3)[0]
+    3
+    """
+    start = time.perf_counter()
+    answer = task()
+    return answer, time.perf_counter() - start
+
+
 def medians(tasks: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
     """Median seconds of every task over interleaved rounds.
 
@@ -62,3 +79,18 @@ def medians(tasks: Mapping[str, Callable[[], object]], rounds: int) -> dict[str,
             for name, task in tasks.items():
                 taken[name].append(seconds(task))
     return {name: statistics.median(passed) for name, passed in taken.items()}
+
+
+def duration(seconds: float) -> str:
+    """Seconds as text, with a unit that suits.
+
+    Examples
+    --------
+    >>> from attention.studies.timing import duration
+    >>> duration(0.0123), duration(2.5e-6), duration(75.0)
+    ('12.3 ms', '2.5 µs', '75 s')
+    """
+    for unit, size in (("s", 1.0), ("ms", 1e-3)):
+        if seconds >= size:
+            return f"{seconds / size:.3g} {unit}"
+    return f"{seconds / 1e-6:.3g} µs"
