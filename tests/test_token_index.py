@@ -23,6 +23,12 @@ def tokens(rng, rows, count):
     return rng.standard_normal((2, rows, KV_HEADS, count, DIM), dtype=np.float32)
 
 
+def empty(starts):
+    """An index of no tokens."""
+    sizes = {"kv_heads": KV_HEADS, "head_dim": DIM, "value_dim": DIM}
+    return TokenIndex(starts, SCALE, dtype=np.float32, **sizes)
+
+
 def check(got, query, key, value, starts):
     """Every output is within its bound of dense attention; 0 where nothing is seen."""
     length, n, group = query.shape[2], key.shape[2], HEADS // KV_HEADS
@@ -46,17 +52,15 @@ def test_it_follows_every_change(data):
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32)))
     starts = data.draw(st.lists(st.integers(0, LONGEST), min_size=1, max_size=4))
     key, value = tokens(rng, len(starts), data.draw(st.integers(1, LONGEST)))
-    index = TokenIndex(key, value, starts, SCALE)
+    index = empty(starts)
     index.extend(key, value)
     for _ in range(data.draw(st.integers(1, 4))):
         change = data.draw(st.sampled_from(("extend", "crop", "take")))
         n = key.shape[2]
         if change == "extend":
             more = tokens(rng, len(starts), data.draw(st.integers(0, 9)))
-            key, value = (
-                np.concatenate(pair, axis=2) for pair in zip((key, value), more, strict=True)
-            )
-            index.extend(key, value)
+            key, value = np.concatenate([(key, value), more], axis=3)
+            index.extend(*more)
         elif change == "crop":
             count = data.draw(st.integers(0, n))
             key, value = key[:, :, :count], value[:, :, :count]
@@ -77,7 +81,7 @@ def test_it_follows_every_change(data):
 def test_rows_keep_whether_they_are_sampled():
     rng = np.random.default_rng(0)
     key, value = tokens(rng, 2, 3 * LONGEST)
-    index = TokenIndex(key, value, [0, 5], SCALE)
+    index = empty([0, 5])
     index.extend(key, value)
     query = rng.standard_normal((2, HEADS, 1, DIM), dtype=np.float32)
     got = index.attend(query, Sampled(0.5, 1e-2))
@@ -140,14 +144,20 @@ def test_masks_are_told_apart():
     hole = causal.clone()
     hole[..., 2, 1] = False
     nothing = torch.zeros(1, 1, 1, 4, dtype=torch.bool)
+    kept = causal.clone()
+    assert left_padding(kept) == [0]
+    kept[..., :2] = False
+    assert left_padding(kept) == [2]
+    with torch.inference_mode():
+        assert left_padding(causal.clone()) == [0]
     for other in (hole, causal.float(), nothing, causal.mT, causal.expand(1, 2, 5, 9)):
         assert left_padding(other) is None
 
 
 @pytest.mark.parametrize("length", [0, 1])
 def test_no_queries_and_no_tokens(length):
-    empty = np.zeros((2, KV_HEADS, 0, DIM), np.float32)
+    none = np.zeros((2, KV_HEADS, 0, DIM), np.float32)
     query = np.zeros((2, HEADS, length, DIM), np.float32)
-    got = attend_rows(query, empty, empty, [0, 0], Error(1e-3), SCALE, False)
+    got = attend_rows(query, none, none, [0, 0], Error(1e-3), SCALE, False)
     assert got.output.shape == (2, HEADS, length, DIM)
     assert not got.output.any()

@@ -1,6 +1,8 @@
 """attn_implementation="hsr": the same logits and tokens as by torch's attention, in every use."""
 
 import copy
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -32,6 +34,8 @@ from .language_models import (
     prompt,
     register,
 )
+
+PAGE = Path(__file__).parents[1] / "docs" / "transformers.md"
 
 CLOSE = {"rtol": 1e-4, "atol": 1e-4}
 
@@ -134,6 +138,29 @@ def test_a_cache_goes_on_over_calls_and_is_copied(model):
         rest = logits(model, "hsr", ids[:, -19:], each)
         assert torch.allclose(rest, expected[:, -19:], **CLOSE)
     assert torch.allclose(first, expected[:, :-20], **CLOSE)
+
+
+def test_inference_mode(model):
+    ids, mask = padded((20, 7))
+    with torch.inference_mode():
+        got = generated(model, "hsr", ids, mask, HSRCache(model.config))
+        assert got.tolist() == generated(model, "sdpa", ids, mask).tolist()
+
+
+def test_one_mask_for_all_rows(model):
+    ids = prompt(3, 20)
+    mask = torch.ones(1, 1, 20, 20).tril().bool()
+    got, expected = (logits(model, name, ids, attention_mask=mask) for name in ("hsr", "sdpa"))
+    assert torch.allclose(got, expected, **CLOSE)
+
+
+def test_the_examples_of_the_page(capsys):
+    names = {}
+    for block in re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.S):
+        exec(compile(block, PAGE.name, "exec"), names)
+    assert names["tokens"].shape[1] == names["inputs"]["input_ids"].shape[1] + 20
+    assert names["read"].share_read().shape == (4, 4)
+    assert "def __init__(self" in capsys.readouterr().out
 
 
 def test_a_prompt_read_in_chunks(model):

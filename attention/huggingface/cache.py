@@ -51,15 +51,24 @@ class HSRLayer(DynamicLayer):
         scale : float
             Of scores; positive.
         """
-        key, value = to_numpy(self.keys, "key"), to_numpy(self.values, "value")
         index = self._index
         if (
             index is None
             or (index.starts, index.scale) != (starts, scale)
-            or len(index) > key.shape[2]
+            or len(index) > self.keys.shape[2]
         ):
-            index = self._index = TokenIndex(key, value, starts, scale)
-        index.extend(key, value)
+            index = self._index = TokenIndex(
+                starts,
+                scale,
+                kv_heads=self.keys.shape[1],
+                head_dim=self.keys.shape[-1],
+                value_dim=self.values.shape[-1],
+                dtype=np.float64 if self.keys.dtype is torch.float64 else np.float32,
+            )
+        new = slice(len(index), None)
+        index.extend(
+            to_numpy(self.keys[:, :, new], "key"), to_numpy(self.values[:, :, new], "value")
+        )
         return index.attend(query, rule)
 
     def reset(self) -> None:

@@ -145,7 +145,7 @@ def _attend(
     layer: int | None,
 ) -> torch.Tensor:
     """Sparse attention, shaped (batch, heads, length, value_dim)."""
-    starts = [0] * len(query) if mask is None else left_padding(mask.expand(len(query), -1, -1, -1))
+    starts = [0] if mask is None else left_padding(mask)
     if starts is None:
         _count_dense(layer, query)
         return scaled_dot_product_attention(
@@ -157,6 +157,8 @@ def _attend(
             enable_gqa=True,
             rule=rule,
         )
+    if len(starts) < len(query):
+        starts = starts * len(query)  # one for all rows
     is_causal = is_causal or mask is not None
     length, n = query.shape[2], key.shape[2]
     queries = to_numpy(query.detach(), "query")

@@ -7,7 +7,7 @@ such a row is a shorter sequence, and needs no mask.
 import torch
 
 _KNOWN = "_hsr_starts"
-"""Attribute of a mask that keeps what was found: all layers of a model are given the same mask."""
+"""Attribute of a mask that keeps its version and what was found: all layers get the same mask."""
 
 
 def left_padding(mask: torch.Tensor) -> list[int] | None:
@@ -25,7 +25,7 @@ def left_padding(mask: torch.Tensor) -> list[int] | None:
 
     Notes
     -----
-    O(batch length n), once a mask.
+    O(batch length n), once a mask as long as that stays as it is.
 
     Examples
     --------
@@ -36,9 +36,13 @@ def left_padding(mask: torch.Tensor) -> list[int] | None:
     >>> left_padding(causal), left_padding(~causal)
     ([0, 1], None)
     """
-    if not hasattr(mask, _KNOWN):
-        setattr(mask, _KNOWN, _find_starts(mask))
-    return getattr(mask, _KNOWN)
+    # Tensors made in torch.inference_mode do not tell whether they were changed.
+    version = None if mask.is_inference() else mask._version
+    known = getattr(mask, _KNOWN, None)
+    if known is None or version is None or known[0] != version:
+        known = version, _find_starts(mask)
+        setattr(mask, _KNOWN, known)
+    return known[1]
 
 
 def _find_starts(mask: torch.Tensor) -> list[int] | None:

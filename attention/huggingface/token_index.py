@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from ..attended import Attended
 from ..cache import KVCache
@@ -24,12 +25,13 @@ class TokenIndex:
 
     Parameters
     ----------
-    key, value : ndarray, shape (batch, kv_heads, n, dim)
-        All tokens there are, padding included. Nothing is indexed yet.
     starts : sequence of int
         First token of each row of the batch that is none of padding.
     scale : float
         Of scores.
+    kv_heads, head_dim, value_dim : int
+    dtype : {float32, float64}
+        That keys and values are kept in.
 
     Examples
     --------
@@ -38,7 +40,7 @@ class TokenIndex:
     >>> from attention.huggingface.token_index import TokenIndex
     >>> rng = np.random.default_rng(0)
     >>> key, value = rng.standard_normal((2, 2, 1, 50, 8), dtype=np.float32)
-    >>> index = TokenIndex(key, value, starts=[0, 20], scale=0.5)
+    >>> index = TokenIndex([0, 20], 0.5, kv_heads=1, head_dim=8, value_dim=8, dtype=np.float32)
     >>> index.extend(key, value)
     >>> got = index.attend(rng.standard_normal((2, 4, 1, 8), dtype=np.float32), Error(1e-3))
     >>> got.output.shape, len(index)
@@ -46,38 +48,33 @@ class TokenIndex:
     """
 
     def __init__(
-        self, key: np.ndarray, value: np.ndarray, starts: Sequence[int], scale: float
+        self,
+        starts: Sequence[int],
+        scale: float,
+        *,
+        kv_heads: int,
+        head_dim: int,
+        value_dim: int,
+        dtype: DTypeLike,
     ) -> None:
         self.starts, self.scale = list(starts), scale
         self._count = 0
-        places = np.asarray(self.starts)
-        dtype = np.float64 if np.float64 in (key.dtype, value.dtype) else np.float32
-        self._groups = [
-            _Group(
-                rows := np.flatnonzero(places == start),
-                int(start),
-                KVCache(
-                    key.shape[-1],
-                    value.shape[-1],
-                    key.shape[1],
-                    len(rows),
-                    dtype=dtype,
-                    scale=scale,
-                ),
-            )
-            for start in np.unique(places)
-        ]
+        self._groups = []
+        for start in sorted(set(self.starts)):
+            rows = np.flatnonzero(np.equal(self.starts, start))
+            cache = KVCache(head_dim, value_dim, kv_heads, len(rows), dtype=dtype, scale=scale)
+            self._groups.append(_Group(rows, start, cache))
 
     def __len__(self) -> int:
         """Tokens that were given, padding included."""
         return self._count
 
     def extend(self, key: np.ndarray, value: np.ndarray) -> None:
-        """Index what follows the tokens that are; the arrays hold all, padding included."""
+        """Append tokens (batch, kv_heads, t, dim), those of padding included."""
         for rows, start, cache in self._groups:
-            new = slice(start + len(cache), None)
-            cache.append(key[rows, :, new], value[rows, :, new])
-        self._count = key.shape[2]
+            real = slice(max(start - self._count, 0), None)
+            cache.append(key[rows, :, real], value[rows, :, real])
+        self._count += key.shape[2]
 
     def crop(self, count: int) -> None:
         """Keep `count` tokens, padding included."""
