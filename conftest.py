@@ -16,9 +16,12 @@ OF_DASK = [
 OF_TORCH = [
     "attention/data/train.py",
     *sorted(str(path.relative_to(HERE)) for path in HERE.glob("attention/huggingface/*.py")),
+    "attention/studies/capture.py",
     "attention/studies/language_model.py",
+    "attention/studies/training.py",
     "tests/language_models.py",
     "tests/test_perplexity.py",
+    "tests/test_studies_torch.py",
     "tests/test_token_index.py",
     "tests/test_training.py",
     "tests/test_transformers.py",

@@ -85,7 +85,10 @@ def _small(folder):
     ("flags", "message"),
     [
         ("--model nowhere/to-be/found", "model: expected a folder or a name"),
-        ("--text nowhere.txt", "text: expected a text file in UTF-8"),
+        (
+            "--text nowhere.txt",
+            "texts: expected topics, source, numbers or a text file, got nowhere.txt",
+        ),
         ("--text few", "text: expected at least 16 tokens"),
         ("--context 1", "context: expected at least 2"),
         ("--r 0", "r: expected at least 1"),

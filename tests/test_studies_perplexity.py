@@ -2,7 +2,7 @@
 
 import pytest
 
-from attention.studies.perplexity import STUDY, Row, Settings, knee, passage
+from attention.studies.perplexity import STUDY, Row, Settings, knee
 
 
 def rule(kind, value, perplexity, read=0.5):
@@ -62,7 +62,6 @@ def test_tables_and_pictures(rows):
     figure.canvas.draw()
 
 
-def test_rules_and_texts():
+def test_rules():
     names = [type(each).__name__ for each in Settings().rules()]
     assert [names.count(name) for name in ("TopR", "Error", "Sampled")] == [10, 4, 2]
-    assert len(passage("topics")) > 100_000

@@ -21,6 +21,7 @@ from transformers import (
 
 from attention import Error, TopR, huggingface
 from attention.huggingface import HSRCache, HSRConfig, LayerRules, statistics
+from attention.huggingface.masks import hsr_mask
 
 from .language_models import (
     EXACT,
@@ -312,6 +313,14 @@ def test_gradients_are_refused_when_they_are_asked_for(model):
     loss = model(prompt(1, 10)).logits.sum()
     with pytest.raises(RuntimeError, match="no backward pass"):
         loss.backward()
+
+
+def test_versions_that_tell_the_places_of_tokens():
+    for places in (torch.arange(5), torch.arange(3, 5), torch.arange(0)):
+        count = int(places[-1]) + 1 if len(places) else 0
+        assert hsr_mask(1, kv_length=count, cache_position=places) is None
+    with pytest.raises(ValueError, match="9 places for 5 tokens"):
+        hsr_mask(1, kv_length=9, cache_position=torch.arange(5))
 
 
 def test_settings_are_checked():

@@ -19,6 +19,7 @@ NAMES = {
     "parts": "Part 1 against Part 2: build, query, and when which pays.",
     "threshold": "Sparsity and error over the threshold b, softmax and ReLU.",
     "dimension": "Half-space reports for d = 2 … 512, against the theory.",
+    "generality": "Sparsity of heads over architectures and training.",
     "memory": "Bytes and build times of every structure against n and d.",
 }
 """Name of each study, in the order in which `all` runs them, and what it measures."""

@@ -128,13 +128,11 @@ def _kind(hint: Any) -> Any:
     """Type of a flag for a setting of such a type."""
     if get_origin(hint) is tuple:
         return Listed(get_args(hint)[0])
-    named = [each for each in get_args(hint) if each is not type(None)]
-    kind = named[0] if named else hint
-    return click.Path(path_type=Path) if kind is Path else kind
+    return hint
 
 
 def _shown(value: Any) -> str:
-    if value is None or value == ():
+    if value == ():
         return "none"
     return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..decode import Decoder
 from ..rules import TopR
-from .heads import Head, captured, packaged
+from .heads import Head, captured, of_models, packaged
 from .study import (
     CHECK,
     EXPERIMENT,
@@ -24,12 +24,16 @@ from .study import (
 )
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 NEGLIGIBLE = 0.01
 """Relative error that is called negligible here."""
 
 LEAST_R = 4
+
+SINGLE_HEADS = 8
+"""Heads of a source that have lines of their own; of more only medians are shown."""
 
 
 @dataclass(frozen=True)
@@ -41,9 +45,15 @@ class Settings:
         (0.5, 1.0, 2.0), "Temperatures that scores are divided by; 1 is always among them."
     )
     captures: tuple[Path, ...] = setting((), "Files .npz with more heads.")
+    models: tuple[str, ...] = setting((), "Folders or hub names of transformers models.")
+    texts: tuple[str, ...] = setting(
+        ("topics", "source", "numbers"), "What they read: topics, source, numbers, files."
+    )
+    tokens: int = setting(4096, "Tokens that they read.", quick=1024)
 
     def __post_init__(self) -> None:
         check_least("queries", (self.queries,), 1)
+        check_least("tokens", (self.tokens,), 16)
         if not all(0.0 < each < float("inf") for each in self.temperatures):
             raise ValueError(f"temperatures: expected numbers above 0, got {self.temperatures}")
 
@@ -120,6 +130,7 @@ def run(settings: Settings, track: Track = untracked) -> list[Row]:
     heads = packaged(settings.queries)
     for path in settings.captures:
         heads += captured(path, settings.queries)
+    heads += of_models(settings.models, settings.texts, settings.tokens, settings.queries)
     temperatures = sorted({1.0, *settings.temperatures})
     rows: list[Row] = []
     for head in track(heads, "heads"):
@@ -156,25 +167,38 @@ def table(rows: Sequence[Row]) -> Table:
         f"r for {NEGLIGIBLE:.0%} error",
         "of n",
     )
+    found: dict[tuple[str, float], list[list[Row]]] = {}
+    for (source, _, temperature), mine in by_head(rows).items():
+        found.setdefault((source, temperature), []).append(mine)
     lines = []
-    for (source, head, temperature), mine in by_head(rows).items():
-        at = next(row for row in mine if row.paper)
-        least = needed(mine)
-        lines.append(
-            (
-                f"{source} {head}",
-                f"{temperature:g}",
-                f"{at.n:,}",
-                f"{at.r:,}",
-                f"{at.missed:.2%}",
-                f"{at.relative:.2%}",
-                f"{at.error:.2g}",
-                f"{at.bound:.2g}",
-                f"{least:,}",
-                f"{least / at.n:.1%}",
-            )
-        )
+    for heads in found.values():
+        if len(heads) <= SINGLE_HEADS:
+            lines += [_line(f"{mine[0].source} {mine[0].head}", [mine]) for mine in heads]
+        else:
+            lines.append(_line(f"{heads[0][0].source}, median of {len(heads)}", heads))
     return Table(header, lines)
+
+
+def _line(name: str, heads: Sequence[Sequence[Row]]) -> tuple[str, ...]:
+    """Medians over heads of one source at one temperature."""
+    at = [row for mine in heads for row in mine if row.paper]
+
+    def median(field: str) -> float:
+        return float(np.median([getattr(row, field) for row in at]))
+
+    least = float(np.median([needed(mine) for mine in heads]))
+    return (
+        name,
+        f"{at[0].temperature:g}",
+        f"{at[0].n:,}",
+        f"{at[0].r:,}",
+        f"{median('missed'):.2%}",
+        f"{median('relative'):.2%}",
+        f"{median('error'):.2g}",
+        f"{median('bound'):.2g}",
+        f"{least:,.0f}",
+        f"{least / at[0].n:.1%}",
+    )
 
 
 def at_paper(rows: Sequence[Row], temperature: float | None = None) -> list[Row]:
@@ -191,7 +215,7 @@ def accuracy(rows: Sequence[Row]) -> str:
     verdict = "all" if good == len(here) else "none" if not good else f"{good}"
     return (
         f"With the n^(4/5) best keys {verdict} of {len(here)} heads are within {NEGLIGIBLE:.0%} of"
-        f" the exact output: {best.head} is off by {best.relative:.2%} (missed mass"
+        f" the exact output: {best.source} {best.head} is off by {best.relative:.2%} (missed mass"
         f" {best.missed:.2%}), {worst.head} by {worst.relative:.0%} (missed mass"
         f" {worst.missed:.0%}). An error of {NEGLIGIBLE:.0%} takes {min(shares):.1%} of the keys"
         f" in the easiest head and {max(shares):.0%} in the hardest, so "
@@ -224,31 +248,41 @@ def conditions(rows: Sequence[Row]) -> str:
 
 
 def plot(rows: Sequence[Row], figure: "Figure") -> None:
-    """Error and bound against r on the left, temperatures at n^(4/5) on the right."""
+    """Error against the share of keys read on the left, temperatures at n^(4/5) on the right."""
     left, right = figure.subplots(1, 2)
-    one = {key: mine for key, mine in by_head(rows).items() if key[2] == 1.0}
-    for i, ((source, head, _), mine) in enumerate(one.items()):
-        shares = [row.r / row.n for row in mine]
-        name = f"{source} {head}"
-        left.loglog(shares, [max(row.relative, 1e-8) for row in mine], color=f"C{i}", label=name)
-        at = next(row for row in mine if row.paper)
-        left.plot(at.r / at.n, max(at.relative, 1e-8), "o", color=f"C{i}")
-        line = [row for row in rows if (row.source, row.head, row.paper) == (source, head, True)]
-        line.sort(key=lambda row: row.temperature)
-        right.semilogy(
-            [row.temperature for row in line],
-            [max(row.missed, 1e-8) for row in line],
-            "o-",
-            color=f"C{i}",
-            label=name,
-        )
+    heads = list(dict.fromkeys((row.source, row.head) for row in rows))
+    sources = list(dict.fromkeys(source for source, _ in heads))
+    single = len(heads) <= SINGLE_HEADS
+    for i, (source, head) in enumerate(heads):
+        mine = [row for row in rows if (row.source, row.head) == (source, head)]
+        colour = f"C{i if single else sources.index(source)}"
+        _curves(left, right, mine, colour, 1.5 if single else 0.7)
+        if single:
+            left.plot([], [], color=colour, label=f"{source} {head}")
+    if not single:
+        for i, source in enumerate(sources):
+            left.plot([], [], color=f"C{i}", label=source)
     left.axhline(NEGLIGIBLE, color="0.6", linewidth=1.0)
     left.set(xlabel="share of keys read (dot: n^(4/5) keys)", ylabel="relative error (median)")
     left.set_ylim(1e-5, 3.0)
     right.set(xlabel="temperature", ylabel="mass missed by the n^(4/5) best keys")
+    right.set_ylim(1e-7, 1.5)
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
     left.legend(fontsize="small", frameon=False)
+
+
+def _curves(left: "Axes", right: "Axes", mine: Sequence[Row], colour: str, width: float) -> None:
+    """Draw a head into both panels."""
+    line = [row for row in mine if row.temperature == 1.0]
+    shares, errors = zip(*((r.r / r.n, max(r.relative, 1e-8)) for r in line), strict=True)
+    left.loglog(shares, errors, color=colour, linewidth=width)
+    dots = [(row.r / row.n, max(row.relative, 1e-8)) for row in line if row.paper]
+    left.plot(*zip(*dots, strict=True), "o", color=colour, markersize=3 + width)
+    warm = sorted(at_paper(mine), key=lambda row: row.temperature)
+    missed = [max(row.missed, 1e-8) for row in warm]
+    temperatures = [row.temperature for row in warm]
+    right.semilogy(temperatures, missed, "o-", color=colour, markersize=3, linewidth=width)
 
 
 STUDY = Study(

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,6 +10,7 @@ import numpy as np
 
 from .. import data
 from ..decode import Decoder
+from . import texts
 
 PARTS = ("query", "key", "value")
 
@@ -151,3 +153,26 @@ def gaussian(n: int, d: int, std: float, queries: int, seed: int = 0) -> Head:
     key, value = (rng.standard_normal((n, d), dtype=np.float32) for _ in range(2))
     query = np.float32(std) * rng.standard_normal((queries, d), dtype=np.float32)
     return every("gaussian", f"std {std:g}", (query, key, value), queries)
+
+
+def of_models(models: Sequence[str], kinds: Sequence[str], tokens: int, queries: int) -> list[Head]:
+    """Heads of transformers models that read texts; see `capture.of_model` and `texts.read`.
+
+    Raises
+    ------
+    ValueError
+        torch or transformers is not installed; no such model or text.
+    """
+    if not models:
+        return []
+    missing = [name for name in ("torch", "transformers") if find_spec(name) is None]
+    if missing:
+        raise ValueError(f"models: expected {', '.join(missing)} to be installed (extra torch)")
+    from .capture import of_model
+
+    return [
+        head
+        for name in models
+        for kind in kinds
+        for head in of_model(name, texts.read(kind), kind, tokens=tokens, queries=queries)
+    ]

@@ -247,6 +247,9 @@ def plot(rows: Sequence[Row], figure: "Figure") -> None:
             markersize=4,
             label=name,
         )
+    shown = sorted({each.d for each in grown})
+    left.set_xticks(shown, [str(d) for d in shown])
+    left.minorticks_off()
     left.set(xlabel="dimensions", ylabel="bytes for each byte of what it holds")
     dims = sorted({each.d for each in grown if each.structure == FREE})
     for i, d in enumerate(dims):

@@ -1,15 +1,14 @@
 """perplexity: what a language model loses when its attention reads fewer keys."""
 
-import pydoc_data.topics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from ..data import tiny_llama
 from ..rules import Error, Rule, Sampled, TopR
+from . import texts
 from .study import EXPERIMENT, Finding, Study, Table, Topic, Track, setting, untracked
 
 if TYPE_CHECKING:
@@ -19,9 +18,6 @@ if TYPE_CHECKING:
 
 PACKAGED = "tiny_llama"
 """Name of the model that comes with this package."""
-
-TOPICS = "topics"
-"""Name of the text that comes with Python."""
 
 KNEE = 0.01
 """Share by which perplexity may be larger than that of dense attention, below the knee."""
@@ -35,7 +31,7 @@ class Settings:
     """What is run."""
 
     model: str = setting(PACKAGED, "Folder or name on the hub of a causal language model.")
-    text: str = setting(TOPICS, "Text file in UTF-8; topics are those of Python's help.")
+    text: str = setting("topics", "What it reads: topics, source, numbers, a text file.")
     r: tuple[int, ...] = setting(
         (4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048),
         "Keys that each query reads: TopR(r).",
@@ -82,28 +78,11 @@ class Row(NamedTuple):
     context: int
 
 
-def passage(name: str) -> str:
-    """Text of a file, or the help topics of the running Python.
-
-    Raises
-    ------
-    ValueError
-        The file cannot be read.
-    """
-    if name == TOPICS:
-        topics = pydoc_data.topics.topics
-        return "\n".join(topics[topic] for topic in sorted(topics))
-    try:
-        return Path(name).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"text: expected a text file in UTF-8, got {name!r}: {error}") from error
-
-
 def run(settings: Settings, track: Track = untracked) -> list[Row]:
     """Read the text by dense attention and by each rule."""
     from .language_model import perplexity, read_text
 
-    text = passage(settings.text)
+    text = texts.read(settings.text)
     name = str(tiny_llama()) if settings.model == PACKAGED else settings.model
     reader = read_text(
         name,

@@ -1,0 +1,525 @@
+"""What each study measures, against direct computation; and what it makes of rows, made-up ones."""
+
+import math
+
+import numpy as np
+import pytest
+
+import halfspace
+from attention import Error, TopR, bounds, dense
+from attention.data import Head as Packaged
+from attention.studies import (
+    clouds,
+    dimension,
+    error_vs_r,
+    generality,
+    heads,
+    memory,
+    parts,
+    runtime,
+    texts,
+    threshold,
+)
+
+from .sizes import JIT
+
+KEYS, QUERIES = (700, 6) if JIT else (150, 2)
+
+
+def made_up(name):
+    """A sharp head, and a flat one."""
+    rng = np.random.default_rng(len(name))
+    query, key, value = (
+        rng.standard_normal((rows, 6), dtype=np.float32) for rows in (QUERIES, KEYS, KEYS)
+    )
+    return Packaged(name, np.float32(4.0 if name == "sharp" else 0.2) * query, key, value)
+
+
+@pytest.fixture(autouse=True)
+def small_heads(monkeypatch):
+    monkeypatch.setattr(heads.data, "heads", lambda: ("sharp", "flat"))
+    monkeypatch.setattr(heads.data, "load", made_up)
+
+
+def softmax_of(head, count):
+    """Attention over the `count` best keys of each query, and what mass they miss."""
+    scores = head.scores()
+    best = np.argsort(-scores, axis=1, kind="stable")[:, :count]
+    weights = np.exp(scores - scores.max(axis=1, keepdims=True))
+    kept = np.take_along_axis(weights, best, axis=1)
+    output = (kept[..., None] * head.value[best]).sum(axis=1) / kept.sum(axis=1, keepdims=True)
+    return output, 1.0 - kept.sum(axis=1) / weights.sum(axis=1)
+
+
+def check(study, rows):
+    """Whatever is made of rows is text, of one width, and drawn."""
+    from matplotlib.figure import Figure
+
+    table = study.table(rows)
+    assert table.lines
+    assert {len(line) for line in table.lines} == {len(table.header)}
+    for finding in study.findings:
+        assert finding.state(rows).endswith(".")
+    figure = Figure(figsize=(4.0, 2.0))
+    study.plot(rows, figure)
+    assert all(axes.has_data() for axes in figure.axes)
+
+
+# error-vs-r
+
+
+def test_errors_are_those_of_the_best_keys():
+    rows = error_vs_r.run(error_vs_r.Settings(queries=QUERIES, temperatures=(2.0,)))
+    assert len(rows) == 2 * 2 * len(error_vs_r.counts(KEYS))
+    head = heads.packaged(QUERIES, ["sharp"])[0].at(2.0)
+    exact, _ = dense.softmax(head.query, head.key, head.value)
+    mine = [row for row in rows if (row.head, row.temperature) == ("sharp", 2.0)]
+    for row in mine[::4]:
+        output, missed = softmax_of(head, row.r)
+        off = output - exact
+        relative = np.linalg.norm(off, axis=1) / np.linalg.norm(exact, axis=1)
+        assert row.missed == pytest.approx(np.median(missed), abs=1e-9)
+        assert row.relative == pytest.approx(np.median(relative), abs=1e-6)
+        assert row.error == pytest.approx(np.median(np.abs(off).max(axis=1)), abs=1e-6)
+        assert row.error <= row.bound
+    assert [row.r for row in mine if row.paper] == [TopR().count(KEYS)]
+    check(error_vs_r.STUDY, rows)
+
+
+def error_row(head, temperature, relative, r=100, paper=True):
+    return error_vs_r.Row(
+        "made", head, temperature, 1000, r, paper, relative / 2, relative, relative, relative
+    )
+
+
+def test_what_is_said_of_errors_follows_from_rows():
+    bad = [error_row("a", 1.0, 0.5), error_row("b", 1.0, 0.2)]
+    good = [error_row("a", 1.0, 1e-4), error_row("b", 1.0, 1e-5)]
+    assert "none of 2 heads are within 1%" in error_vs_r.accuracy(bad)
+    told = error_vs_r.accuracy(good)
+    assert "all of 2 heads are within 1%" in told
+    assert "one power of n serves all of them" in told
+    mixed = [*good, error_row("c", 1.0, 0.5), error_row("c", 1.0, 1e-3, r=900, paper=False)]
+    told = error_vs_r.accuracy(mixed)
+    assert "2 of 3 heads" in told
+    assert "no one power of n" in told
+    warm = [error_row("a", 2.0, 0.4), error_row("b", 2.0, 0.6)]
+    assert "negligible in every head at temperature 1;" not in error_vs_r.conditions([*bad, *warm])
+    told = error_vs_r.conditions([*good, *warm])
+    assert "negligible in every head at temperature 1." in told
+    assert "25.0% at temperature 2" in told
+
+
+def test_many_heads_are_told_by_medians():
+    rows = [error_row(str(i), 1.0, 0.01 * i) for i in range(error_vs_r.SINGLE_HEADS + 2)]
+    lines = error_vs_r.table(rows).lines
+    assert [line[0] for line in lines] == [f"made, median of {len(rows)}"]
+    check(error_vs_r.STUDY, rows)
+
+
+# heads
+
+
+def test_captured_heads_are_read(tmp_path):
+    rng = np.random.default_rng(0)
+    arrays = {f"{part}_3_1": rng.standard_normal((9, 4)) for part in "qkv"}
+    arrays |= {f"own_{part}": rng.standard_normal((5, 2)) for part in heads.PARTS}
+    np.savez(tmp_path / "some.npz", **arrays)
+    own, third = heads.captured(tmp_path / "some.npz", 3)
+    assert (own.source, own.name, third.name) == ("some", "own", "3_1")
+    assert np.array_equal(third.key, arrays["k_3_1"].astype(np.float32))
+    assert np.array_equal(third.query, arrays["q_3_1"].astype(np.float32)[[1, 4, 7]])
+    assert third.lengths.tolist() == [9, 9, 9]
+
+
+@pytest.mark.parametrize(
+    ("arrays", "told"),
+    [
+        ({"x": np.ones(3)}, r"expected arrays NAME_query.*got \['x'\]"),
+        ({"q_1": np.ones((2, 3)), "k_1": np.ones((2, 3))}, "expected query .* of 1 in"),
+        ({f"{p}_1": np.ones((2, 3 + (p == "k"))) for p in "qkv"}, "expected query .* of 1 in"),
+    ],
+)
+def test_captures_of_another_shape_are_refused(arrays, told, tmp_path):
+    np.savez(tmp_path / "some.npz", **arrays)
+    with pytest.raises(ValueError, match=told):
+        heads.captured(tmp_path / "some.npz", 3)
+
+
+def test_what_is_not_there_is_named(tmp_path, monkeypatch):
+    with pytest.raises(ValueError, match=r"captures: expected an \.npz file at .*none\.npz"):
+        heads.captured(tmp_path / "none.npz", 3)
+    with pytest.raises(ValueError, match="texts: expected topics, source, numbers or a text file"):
+        texts.read(str(tmp_path / "none.txt"))
+    monkeypatch.setattr(heads, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match="models: expected torch, transformers to be installed"):
+        heads.of_models(["some"], ["topics"], 100, 3)
+    assert heads.of_models([], ["topics"], 100, 3) == []
+
+
+def test_texts_are_texts(tmp_path):
+    path = tmp_path / "own.txt"
+    path.write_text("mine", encoding="utf-8")
+    assert texts.read(str(path)) == "mine"
+    assert all(len(texts.read(name)) > 100_000 for name in texts.KINDS)
+
+
+def test_queries_that_see_first_keys_only():
+    head = heads.packaged(2, ["sharp"])[0]._replace(lengths=np.array([40, KEYS]))
+    exact = head.exact()
+    part, _ = dense.softmax(head.query[:1], head.key[:40], head.value[:40])
+    assert np.allclose(exact[:1], part, atol=1e-12)
+    got = head.decoder().softmax(head.query, Error(1e-3), lengths=head.lengths)
+    assert (np.abs(got.output - exact).max(axis=1) <= got.bound).all()
+
+
+# clouds
+
+
+@pytest.mark.parametrize("kind", clouds.KINDS)
+def test_clouds_have_half_spaces_of_as_many_points(kind):
+    cloud = clouds.make(kind, 120, 3, 5)
+    assert cloud.points.shape == (120, 3)
+    assert cloud.normals.shape == (5, 3)
+    inside = cloud.points @ cloud.normals.T.astype(float) >= clouds.offsets(cloud, 17)
+    assert inside.sum(axis=0).tolist() == [17] * 5
+
+
+def test_a_head_gives_no_more_than_it_has():
+    assert clouds.largest(clouds.REAL, 6, 10**6) == KEYS
+    assert clouds.largest(clouds.REAL, 7, 10**6) == 0
+
+
+# parts
+
+
+def test_both_parts_report_as_many_points():
+    settings = parts.Settings(
+        dims=(2,), exponents=(8,), kinds=("iid",), few=8, queries=parts.ALONE, rounds=1
+    )
+    rows = parts.run(settings)
+    assert [(row.structure, row.k) for row in rows] == [
+        (name, k) for k in (8, TopR().count(256)) for name in parts.PARTS
+    ]
+    assert all(row.reported == row.k for row in rows)
+    assert all(min(row.build, row.alone, row.batch, row.nbytes) > 0 for row in rows)
+    assert all(row.levels == 0 for row in rows if row.structure == "PartitionTree")
+    check(parts.STUDY, rows)
+
+
+def part_row(structure, build, query, levels, n=1000):
+    return parts.Row("made", 3, n, 10, structure, levels, build, 1000, query, query, 10.0)
+
+
+def test_the_crossover_is_where_totals_meet():
+    pair = parts.Pair(part_row("PartitionTree", 1.0, 0.03, 0), part_row("x", 3.0, 0.01, 2))
+    assert pair.crossover("batch") == pytest.approx(100.0)
+    assert (pair.cheaper(99, "batch"), pair.cheaper(101, "batch")) == (1, 2)
+    assert parts.Pair(*pair[::-1]).crossover("batch") == math.inf
+    dear = parts.Pair(part_row("x", 1.0, 0.03, 0), part_row("y", 0.5, 0.01, 2))
+    assert dear.crossover("alone") == 0.0
+
+
+def test_what_is_said_of_parts_follows_from_rows():
+    def told(query, levels):
+        one, two = part_row("PartitionTree", 1.0, 0.03, 0), ("ShallowCuttings", 3.0, query, levels)
+        return parts.crossover([one, part_row(*two)])
+
+    assert "faster than Part 1 in 1 of 1 cases" in told(0.01, 2)
+    assert "pays after 100 queries" in told(0.01, 2)
+    assert "so it never pays" in told(0.05, 2)
+    assert "is the tree under them, faster than Part 1 in 1" in told(0.01, 0)
+
+
+# memory
+
+
+def test_bytes_are_those_of_the_indexes():
+    settings = memory.Settings(dims=(2,), exponents=(7, 8, 9), kinds=("iid",), limit=8)
+    rows = memory.run(settings)
+    assert {row.structure for row in rows} == {*memory.MAKERS, memory.FREE, memory.CACHE}
+    points = clouds.make("iid", 256, 2, 1).points
+    for name in ("Scan", "KDTree"):
+        row = next(row for row in rows if (row.structure, row.n) == (name, 256))
+        assert row.nbytes == getattr(halfspace, name)(points).nbytes
+        assert row.factor == row.nbytes / points.nbytes
+    check(memory.STUDY, rows)
+
+
+def memory_row(structure, n, nbytes, build=1.0, d=4):
+    return memory.Row(structure, "made", d, n, 16 * n, nbytes, build, 1, 32)
+
+
+def test_what_is_said_of_memory_follows_from_rows():
+    sizes = (100, 200, 400)
+    plain = [memory_row("KDTree", n, 20 * n) for n in sizes]
+    square = [memory_row(memory.FREE, n, n**2, build=9.0) for n in sizes]
+    told = memory.constants([*plain, *square])
+    assert "takes 1.25 to 1.25 bytes" in told
+    assert "grows as n^2.00 at most" in told
+    assert "9 times that of a k-d tree" in told
+    told = memory.constants([*plain, *(memory_row(memory.FREE, n, 50 * n) for n in sizes)])
+    assert "grows as n^1.00 at most" in told
+    assert "not built at enough sizes" in memory.constants(plain)
+    assert not memory.able("PartitionTree", 99, memory.Settings())
+
+
+# dimension
+
+
+def test_work_and_survivors_are_counted():
+    settings = dimension.Settings(
+        dims=(2, 9), exponents=(8,), kinds=("iid",), count=8, queries=2, rounds=1, tree_dims=4
+    )
+    rows = dimension.run(settings)
+    assert all(row.touched == 256 for row in rows if row.structure == "Scan")
+    assert {row.d for row in rows if row.structure == "PartitionTree"} == {2}
+    # Two coordinates are all there is: the filter leaves what is reported.
+    left = {row.d: row.touched for row in rows if row.structure == dimension.FILTER}
+    assert left[2] == 8
+    assert 8 <= left[9] <= 256
+    check(dimension.STUDY, rows)
+
+
+def test_the_filter_leaves_every_point_of_the_half_space():
+    cloud = clouds.make("iid", 300, 5, 4)
+    b = clouds.offsets(cloud, 11)
+    left = [dimension.survivors(cloud, b, leading) for leading in range(1, 6)]
+    assert (np.diff(left, axis=0) <= 0).all()
+    assert left[-1].tolist() == [11] * 4
+    # One coordinate and the norms of the rest, by brute force.
+    points, normals = (rows.astype(float) for rows in cloud)
+    axis = np.linalg.eigh(np.cov(points.T))[1][:, -1]
+    along, w = points @ axis, normals @ axis
+    rest = np.linalg.norm(points - np.outer(along, axis), axis=1)
+    w_rest = np.linalg.norm(normals - np.outer(w, axis), axis=1)
+    wanted = (np.outer(w, along) + np.outer(w_rest, rest) >= b[:, None]).sum(axis=1)
+    assert left[0].tolist() == wanted.tolist()
+
+
+def dimension_row(structure, n, touched, query=None, d=16):
+    return dimension.Row("made", d, n, structure, 8, touched, 0.0, query)
+
+
+def test_what_is_said_of_dimensions_follows_from_rows():
+    def told(power, share, codes):
+        trees = [dimension_row("PartitionTree", n, share * n**power) for n in (100, 200, 400)]
+        others = [
+            dimension_row("Scan", 400, 400, 1.0),
+            dimension_row("Cascade", 400, 400, codes),
+            dimension_row(dimension.FILTER, 400, 40),
+        ]
+        return dimension.reach([*trees, *others])
+
+    assert "up to d = no d on made points" in told(1.0, 1.0, 0.5)
+    assert "in 0 of 1 cases" in told(1.2, 0.1, 0.5)
+    good = told(0.5, 1.0, 0.25)
+    assert "up to d = 16 on made points" in good
+    assert "in 1 of 1 cases" in good
+    assert "take 0.25 to 0.25 times a scan's time" in good
+    assert "leave 10.0% to 10%" in good
+    assert "nothing is said of more" in dimension.reach(
+        [dimension_row("PartitionTree", n, 5, d=4) for n in (100, 200, 400)]
+    )
+
+
+# threshold
+
+
+def test_thresholds_read_what_reaches_them():
+    rows = threshold.run(threshold.Settings(queries=QUERIES, keys=256))
+    head = heads.packaged(QUERIES, ["sharp"])[0]
+    scores = head.scores()
+    mine = [row for row in rows if row.head == "sharp"]
+    for row in [row for row in mine if row.b is not None][::6]:
+        share = (scores >= row.b).mean(axis=1)
+        assert row.active == pytest.approx(share.mean(), abs=2 / KEYS)
+    papers = threshold.papers(mine, threshold.SOFTMAX)
+    stds = (float(np.sqrt(np.mean(each.astype(float) ** 2))) for each in (head.query, head.key))
+    query_std, key_std = stds
+    wanted = bounds.paper_threshold(KEYS, QUERIES, 6, query_std=query_std, key_std=key_std)
+    assert papers.b == pytest.approx(wanted)
+    relu = [row for row in mine if row.way == threshold.RELU]
+    assert all(row.relative <= 1e-6 for row in relu)
+    check(threshold.STUDY, rows)
+
+
+def test_the_best_keys_needed_are_enough_and_no_fewer():
+    head = heads.packaged(QUERIES, ["sharp"])[0]
+    exact = head.exact()
+    needed = threshold.needed(head.scores(), head.value, exact)
+    for t, target in enumerate(threshold.TARGETS):
+        for q in range(QUERIES):
+            one = head._replace(query=head.query[q : q + 1], lengths=head.lengths[q : q + 1])
+            for r, within in ((needed[t, q], True), (needed[t, q] - 1, False)):
+                if r >= 1:
+                    off = softmax_of(one, r)[0] - exact[q]
+                    assert (np.linalg.norm(off) <= target * np.linalg.norm(exact[q])) == within
+
+
+def test_errors_of_rows_that_are_zero():
+    zero, one = np.zeros((1, 2)), np.ones((1, 2))
+    assert threshold.relative_errors(zero, zero) == [0.0]
+    assert threshold.relative_errors(one, zero) == [np.inf]
+    assert threshold.relative_errors(zero, one) == [1.0]
+
+
+def threshold_rows(active, paper_active, oracle):
+    kind = ("made", "head", 1000)
+    rows = [
+        threshold.Row(*kind, way, b, b == 9.0, None, share, share, float(share == 0), off, off, off)
+        for way in (threshold.SOFTMAX, threshold.RELU)
+        for b, share, off in ((-5.0, 1.0, 0.0), (1.0, active, 0.005), (9.0, paper_active, 0.7))
+    ]
+    targets = threshold.TARGETS
+    way = threshold.ORACLE
+    return rows + [
+        threshold.Row(*kind, way, None, False, t, oracle, oracle, 0.0, None, None, None)
+        for t in targets
+    ]
+
+
+def test_what_is_said_of_thresholds_follows_from_rows():
+    told = threshold.choice(threshold_rows(0.5, 0.0, 0.1))
+    assert "no key at all in 1 of 1 heads" in told
+    assert "not one key of any head is active" in told
+    assert "5.0 to 5.0 times as many keys" in told
+    assert "b belongs to the query" in told
+    told = threshold.choice(threshold_rows(0.5, 0.6, 0.5))
+    assert "no key at all in 0 of 1 heads" in told
+    assert "and 1 have a query with more than 2 n^(4/5)" in told
+    assert "one b for a head does about as well" in told
+
+
+# runtime
+
+
+@pytest.mark.parametrize("torch", [False, True])
+def test_times_are_of_answers_within_their_bounds(torch, monkeypatch):
+    if torch:
+        pytest.importorskip("torch")
+    else:
+        monkeypatch.setattr(runtime, "find_spec", lambda name: None)
+    monkeypatch.setattr(runtime, "CHUNK_QUERIES", 2)
+    monkeypatch.setattr(runtime, "FRESH", 4)
+    settings = runtime.Settings(
+        dims=(6,), stds=(3.0,), exponents=(8,), prefill_exponents=(5,), rounds=1
+    )
+    rows = runtime.run(settings)
+    assert {row.way for row in rows} == {*runtime.TITLES}
+    assert all(row.error <= row.bound and not row.broken for row in rows)
+    assert all(row.bound <= 5.0 * settings.eps for row in rows)
+    assert {row.rival for row in rows} <= ({"numpy", "torch"} if torch else {"numpy"})
+    assert all(0.0 < row.read <= 1.0 and row.seconds > 0.0 for row in rows)
+    check(runtime.STUDY, rows)
+
+
+def test_dense_rivals_are_right():
+    head = heads.gaussian(40, 5, 2.0, 40)
+    exact, _ = dense.softmax(head.query, head.key, head.value)
+    assert np.allclose(runtime.dense_numpy(head, head.query), exact, atol=1e-5)
+    causal, _ = dense.softmax(head.query, head.key, head.value, causal="upper_left")
+    assert np.allclose(runtime.causal_numpy(head), causal, atol=1e-5)
+
+
+def runtime_row(n, gain, way=runtime.DECODE, broken=0):
+    return runtime.Row(way, "made", 8, n, "Error", 1.0, gain, "numpy", 10.0, 0.1, 0.0, 0.1, broken)
+
+
+def test_what_is_said_of_times_follows_from_rows():
+    rows = [runtime_row(n, gain) for n, gain in ((10, 2.0), (20, 0.5), (40, 1.5), (80, 3.0))]
+    assert runtime.crossover(rows) == 40
+    assert runtime.crossover([runtime_row(10, 2.0), runtime_row(20, 0.9)]) is None
+    told = runtime.speed(rows)
+    assert "faster than dense in 1 of 1 cases, from n = 40" in told
+    assert "at most 3.0 times" in told
+    assert "every checked bound holds" in told
+    slow = [runtime_row(10, 0.5, runtime.PREFILL, broken=2)]
+    told = runtime.speed(slow)
+    assert "Prefilling from scratch it is faster than dense in none of 1 cases" in told
+    assert "2 checked bounds are broken" in told
+    assert runtime.table(rows).lines[0][-2:] == ("5", "40")
+
+
+# generality
+
+
+def test_shares_of_keys_are_those_of_sorted_weights():
+    head = heads.packaged(QUERIES, ["sharp"])[0]
+    row = generality.row_of(head)
+    scores = head.scores()
+    weights = np.exp(scores)
+    weights /= weights.sum(axis=1, keepdims=True)
+    needed = []
+    for line in weights:
+        mass = np.cumsum(np.sort(line)[::-1])
+        needed.append(np.flatnonzero(mass >= 0.9)[0] + 1)
+    assert row.most == pytest.approx(np.median(needed) / KEYS)
+    assert row.missed == pytest.approx(np.median(softmax_of(head, TopR().count(KEYS))[1]), abs=1e-9)
+    assert (row.active, row.trained) == (1.0, False)
+    assert row.std == pytest.approx(np.median(scores.std(axis=1)))
+
+
+def test_relu_weights_are_those_of_relu_attention():
+    head = heads.packaged(QUERIES, ["flat"])[0]._replace(source="relu")
+    exact, _ = dense.relu(head.query, head.key, head.value, threshold=0.0)
+    assert np.allclose(generality.weights_of(head, relu=True) @ head.value, exact, atol=1e-10)
+    row = generality.row_of(head, step=3, loss=1.0)
+    assert row.active == pytest.approx(np.median((head.scores() > 0.0).mean(axis=1)))
+    assert (row.trained, row.step) == (True, 3)
+
+
+def test_sources_without_torch(monkeypatch, tmp_path):
+    monkeypatch.setattr(generality, "find_spec", lambda name: None)
+    path = tmp_path / "own.npz"
+    np.savez(path, **{f"{part}_0": np.eye(5) for part in "qkv"})
+    rows = generality.run(generality.Settings(queries=2, keys=64, captures=(path,)))
+    assert [group.label for group in generality.groups(rows)] == ["encoder", "gaussian", "own"]
+    assert "training is open" in generality.training(rows) or "nothing is said" in (
+        generality.training(rows)
+    )
+    check(generality.STUDY, rows)
+
+
+def general_row(source, head, nearly, missed, step=None):
+    return generality.Row(
+        source, head, step is not None, step, 2.0, 100, nearly / 2, nearly, 0.5, missed, 1.0
+    )
+
+
+def test_what_is_said_of_sparsity_follows_from_rows():
+    mixed = [general_row("a", "1", 0.01, 0.0), general_row("a", "2", 0.9, 0.5)]
+    told = generality.patterns(mixed)
+    assert "In 1 of 2 heads" in told
+    assert "a property of single heads" in told
+    assert "the same in all" in generality.patterns(mixed[:1])
+
+    def trained(before, after):
+        rows = [general_row("softmax", "1", before, 0.1, step=0)]
+        return generality.training([*mixed, *rows, general_row("softmax", "1", after, 0.1, step=9)])
+
+    assert "they are sparser, 80% to 20%" in trained(0.8, 0.2)
+    assert "they are denser, 20% to 80%" in trained(0.2, 0.8)
+    assert "they are little changed" in trained(0.8, 0.81)
+    check(generality.STUDY, [*mixed, general_row("relu", "1", 0.5, 0.1, step=0)])
+
+
+# all of them
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        (lambda: error_vs_r.Settings(temperatures=(0.0,)), "temperatures: expected numbers above"),
+        (lambda: parts.Settings(dims=(7,)), "dims: expected values from 2 to 6"),
+        (lambda: parts.Settings(kinds=("cube",)), "kinds: expected some of iid, .*, got cube"),
+        (lambda: memory.Settings(limit=0), "limit: expected values from 1 on"),
+        (lambda: dimension.Settings(exponents=()), r"exponents: expected values .*, got \(\)"),
+        (lambda: threshold.Settings(queries=1), "queries: expected values from 2 on"),
+        (lambda: runtime.Settings(eps=0.0), "eps: expected values from 1e-12"),
+        (lambda: generality.Settings(steps=-1), "steps: expected values from 0 on"),
+    ],
+)
+def test_settings_that_cannot_be_run(settings, told):
+    with pytest.raises(ValueError, match=told):
+        settings()
