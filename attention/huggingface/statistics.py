@@ -54,7 +54,7 @@ class Statistics:
     Attributes
     ----------
     layers : dict of int to LayerStatistics
-        By layer, counted from 0.
+        By layer, counted from 0; -1 for modules that have no ``layer_idx``.
     """
 
     layers: dict[int, LayerStatistics] = field(default_factory=dict)
