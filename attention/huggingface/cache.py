@@ -73,8 +73,9 @@ class HSRLayer(DynamicLayer):
 
     def reset(self) -> None:
         """Forget all tokens."""
-        super().reset()
-        self._index = None
+        # Versions 4 of transformers would keep as many, all zero.
+        self.keys = self.values = self._index = None
+        self.is_initialized = False
 
     def crop(self, *args: int, **kwargs: int) -> None:
         """Remove the last tokens, as `DynamicLayer.crop` has it."""

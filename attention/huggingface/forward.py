@@ -85,6 +85,8 @@ class HSRAttention:
             _count_dense(layer, query)
             if attention_mask is None and is_causal and 1 < length < n:
                 attention_mask = causal(length, n, query.device)[None, None]
+            # Versions 4 of transformers hand this on to torch as it is: for the first of n tokens.
+            is_causal = is_causal and attention_mask is None and length > 1
             return sdpa_attention_forward(
                 module,
                 query,
