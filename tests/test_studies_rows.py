@@ -23,7 +23,10 @@ from attention.studies import (
 
 from .sizes import JIT
 
-KEYS, QUERIES = (700, 6) if JIT else (150, 2)
+KEYS, QUERIES = (700, 6) if JIT else (100, 2)
+
+SIZE = 8 if JIT else 7
+"""Points that structures are built over, as a power of 2."""
 
 
 def made_up(name):
@@ -195,11 +198,11 @@ def test_a_head_gives_no_more_than_it_has():
 
 def test_both_parts_report_as_many_points():
     settings = parts.Settings(
-        dims=(2,), exponents=(8,), kinds=("iid",), few=8, queries=parts.ALONE, rounds=1
+        dims=(2,), exponents=(SIZE,), kinds=("iid",), few=8, queries=parts.ALONE, rounds=1
     )
     rows = parts.run(settings)
     assert [(row.structure, row.k) for row in rows] == [
-        (name, k) for k in (8, TopR().count(256)) for name in parts.PARTS
+        (name, k) for k in (8, TopR().count(1 << SIZE)) for name in parts.PARTS
     ]
     assert all(row.reported == row.k for row in rows)
     assert all(min(row.build, row.alone, row.batch, row.nbytes) > 0 for row in rows)
@@ -235,12 +238,12 @@ def test_what_is_said_of_parts_follows_from_rows():
 
 
 def test_bytes_are_those_of_the_indexes():
-    settings = memory.Settings(dims=(2,), exponents=(7, 8, 9), kinds=("iid",), limit=8)
+    settings = memory.Settings(dims=(2,), exponents=(SIZE - 1,), kinds=("iid",), limit=8)
     rows = memory.run(settings)
     assert {row.structure for row in rows} == {*memory.MAKERS, memory.FREE, memory.CACHE}
-    points = clouds.make("iid", 256, 2, 1).points
+    points = clouds.make("iid", 1 << SIZE - 1, 2, 1).points
     for name in ("Scan", "KDTree"):
-        row = next(row for row in rows if (row.structure, row.n) == (name, 256))
+        row = next(row for row in rows if row.structure == name)
         assert row.nbytes == getattr(halfspace, name)(points).nbytes
         assert row.factor == row.nbytes / points.nbytes
     check(memory.STUDY, rows)
@@ -269,15 +272,15 @@ def test_what_is_said_of_memory_follows_from_rows():
 
 def test_work_and_survivors_are_counted():
     settings = dimension.Settings(
-        dims=(2, 9), exponents=(8,), kinds=("iid",), count=8, queries=2, rounds=1, tree_dims=4
+        dims=(2, 9), exponents=(SIZE,), kinds=("iid",), count=8, queries=2, rounds=1, tree_dims=4
     )
     rows = dimension.run(settings)
-    assert all(row.touched == 256 for row in rows if row.structure == "Scan")
+    assert all(row.touched == 1 << SIZE for row in rows if row.structure == "Scan")
     assert {row.d for row in rows if row.structure == "PartitionTree"} == {2}
     # Two coordinates are all there is: the filter leaves what is reported.
     left = {row.d: row.touched for row in rows if row.structure == dimension.FILTER}
     assert left[2] == 8
-    assert 8 <= left[9] <= 256
+    assert 8 <= left[9] <= 1 << SIZE
     check(dimension.STUDY, rows)
 
 
@@ -327,7 +330,7 @@ def test_what_is_said_of_dimensions_follows_from_rows():
 
 
 def test_thresholds_read_what_reaches_them():
-    rows = threshold.run(threshold.Settings(queries=QUERIES, keys=256))
+    rows = threshold.run(threshold.Settings(queries=QUERIES, keys=1 << SIZE))
     head = heads.packaged(QUERIES, ["sharp"])[0]
     scores = head.scores()
     mine = [row for row in rows if row.head == "sharp"]
@@ -403,7 +406,7 @@ def test_times_are_of_answers_within_their_bounds(torch, monkeypatch):
     monkeypatch.setattr(runtime, "CHUNK_QUERIES", 2)
     monkeypatch.setattr(runtime, "FRESH", 4)
     settings = runtime.Settings(
-        dims=(6,), stds=(3.0,), exponents=(8,), prefill_exponents=(5,), rounds=1
+        dims=(6,), stds=(3.0,), exponents=(SIZE - 1,), prefill_exponents=(5,), rounds=1
     )
     rows = runtime.run(settings)
     assert {row.way for row in rows} == {*runtime.TITLES}

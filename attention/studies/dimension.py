@@ -62,9 +62,9 @@ class Settings:
 
     def __post_init__(self) -> None:
         check_least("dims", self.dims, 2, most=4096)
-        check_least("exponents", self.exponents, 8, most=26)
+        check_least("exponents", self.exponents, 6, most=26)
         check_known("kinds", self.kinds, clouds.KINDS)
-        check_least("count", (self.count,), 1, most=128)
+        check_least("count", (self.count,), 1, most=32)
         check_least("queries", (self.queries,), 1)
         check_least("rounds", (self.rounds,), 1)
 

@@ -243,7 +243,7 @@ def conditions(rows: Sequence[Row]) -> str:
     return (
         f"The n^(4/5) best keys of the median head miss {told}; {verdict}."
         f" Between heads at temperature 1 the missed mass runs from {least.missed:.2%}"
-        f" ({least.head}) to {most.missed:.0%} ({most.head})."
+        f" ({least.source} {least.head}) to {most.missed:.0%} ({most.source} {most.head})."
     )
 
 

@@ -65,7 +65,7 @@ class Settings:
     def __post_init__(self) -> None:
         check_least("dims", self.dims, 1, most=1024)
         check_least("stds", self.stds, 0.0, most=1e3)
-        check_least("exponents", self.exponents, 8, most=26)
+        check_least("exponents", self.exponents, 4, most=26)
         check_least("prefill-exponents", self.prefill_exponents, 4, most=18)
         check_least("eps", (self.eps,), 1e-12, most=1.0)
         check_least("rounds", (self.rounds,), 1)
