@@ -320,7 +320,12 @@ def test_what_is_said_of_dimensions_follows_from_rows():
     assert "up to d = 16 on made points" in good
     assert "in 1 of 1 cases" in good
     assert "take 0.25 to 0.25 times a scan's time" in good
-    assert "leave 10.0% to 10%" in good
+    assert "leave 10.0% to 10% of the points." in good
+    apart = dimension_row(dimension.FILTER, 400, 4)._replace(kind="other")
+    rows = [dimension_row("PartitionTree", n, n) for n in (100, 200, 400)]
+    rows += [dimension_row("Scan", 400, 400, 1.0), dimension_row("Cascade", 400, 400, 1.0)]
+    told_apart = dimension.reach([*rows, dimension_row(dimension.FILTER, 400, 40), apart])
+    assert "10 times apart at the same d = 16: the spectrum decides" in told_apart
     assert "nothing is said of more" in dimension.reach(
         [dimension_row("PartitionTree", n, 5, d=4) for n in (100, 200, 400)]
     )

@@ -309,7 +309,7 @@ STUDY = Study(
         Finding(
             Topic(CHECK, 1, "Accuracy under other conditions"),
             "the error falls as n^-(γ + (β1 − β2)‖q‖ − 1) for heads with massive activation; it is"
-            " shown for a few models and one text.",
+            " seen in the perplexity of three models on one text.",
             conditions,
         ),
     ),
