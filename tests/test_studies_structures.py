@@ -106,6 +106,10 @@ def test_what_is_said_of_memory_follows_from_rows():
     told = memory.constants([*plain, *(memory_row(memory.FREE, n, 50 * n) for n in sizes)])
     assert "grows as n^1.00 at most" in told
     assert "not built at enough sizes" in memory.constants(plain)
+    bare = [memory_row(memory.FREE, n, 50 * n, d=6)._replace(levels=0) for n in sizes]
+    told = memory.constants([*plain, *square, *bare])
+    assert "at d = 4 as n^2.00" in told
+    assert "At d = 6 no level is made: it is a tree." in told
     assert not memory.able("PartitionTree", 99, memory.Settings())
 
 
