@@ -38,6 +38,9 @@ LEADING = 8
 SLACK = 0.1
 """By which a fitted power may exceed the theory's, which leaves out logarithms."""
 
+APART = 5.0
+"""Times that kinds of points are apart at the same d where the spectrum is said to decide."""
+
 LOST = 0.5
 """Share of the points touched from which a tree is called no better than a scan."""
 
@@ -57,14 +60,14 @@ class Settings:
     kinds: tuple[str, ...] = setting(("iid", "decaying", clouds.REAL), "Kinds of points.")
     count: int = setting(32, "Points of a report.", quick=16)
     queries: int = setting(64, "Queries.", quick=32)
-    rounds: int = setting(5, "Rounds of timing, at the most points.", quick=3)
+    rounds: int = setting(9, "Rounds of timing, at the most points.")
     tree_dims: int = setting(64, "Partition trees only up to so many dimensions.", quick=32)
 
     def __post_init__(self) -> None:
         check_least("dims", self.dims, 2, most=4096)
-        check_least("exponents", self.exponents, 8, most=26)
+        check_least("exponents", self.exponents, 6, most=26)
         check_known("kinds", self.kinds, clouds.KINDS)
-        check_least("count", (self.count,), 1, most=128)
+        check_least("count", (self.count,), 1, most=32)
         check_least("queries", (self.queries,), 1)
         check_least("rounds", (self.rounds,), 1)
 
@@ -238,15 +241,30 @@ def _beyond(rows: Sequence[Row]) -> str:
         for (kind, d, name), row in last.items()
         if name == "Cascade" and d > LEADING
     }
-    left = [row.share for row in rows if row.structure == FILTER and row.d > LEADING]
+    left = {(r.kind, r.d): r.share for r in rows if r.structure == FILTER and r.d > LEADING}
     if not gains:
         return f"No more than {LEADING} dimensions were tried, so nothing is said of more."
     best = max(gains, key=gains.__getitem__)
     return (
         f"Above d = {LEADING} certified codes (`Cascade`) take {1 / max(gains.values()):.2f} to"
         f" {1 / min(gains.values()):.2f} times a scan's time (least on {best[0]} points, d ="
-        f" {best[1]}), and {LEADING} leading coordinates leave {min(left):.1%} to {max(left):.0%}"
-        " of the points: it is how fast the spectrum decays, more than d, that decides."
+        f" {best[1]}), and {LEADING} leading coordinates leave {min(left.values()):.1%} to"
+        f" {max(left.values()):.0%} of the points{_spectra(left)}."
+    )
+
+
+def _spectra(left: dict[tuple[str, int], float]) -> str:
+    """How far kinds of points are apart at the same d, where that is much."""
+    by_dimension: dict[int, list[float]] = {}
+    for (_, d), share in left.items():
+        by_dimension.setdefault(d, []).append(share)
+    apart = {d: max(shares) / min(shares) for d, shares in by_dimension.items()}
+    widest = max(apart, key=apart.__getitem__)
+    if apart[widest] < APART:
+        return ""
+    return (
+        f", {apart[widest]:.0f} times apart at the same d = {widest}: the spectrum decides, more"
+        " than d"
     )
 
 

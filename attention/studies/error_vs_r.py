@@ -243,7 +243,7 @@ def conditions(rows: Sequence[Row]) -> str:
     return (
         f"The n^(4/5) best keys of the median head miss {told}; {verdict}."
         f" Between heads at temperature 1 the missed mass runs from {least.missed:.2%}"
-        f" ({least.head}) to {most.missed:.0%} ({most.head})."
+        f" ({least.source} {least.head}) to {most.missed:.0%} ({most.source} {most.head})."
     )
 
 
@@ -309,7 +309,7 @@ STUDY = Study(
         Finding(
             Topic(CHECK, 1, "Accuracy under other conditions"),
             "the error falls as n^-(γ + (β1 − β2)‖q‖ − 1) for heads with massive activation; it is"
-            " shown for a few models and one text.",
+            " seen in the perplexity of three models on one text.",
             conditions,
         ),
     ),

@@ -40,7 +40,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         check_least("queries", (self.queries,), 2)
-        check_least("keys", (self.keys,), 256)
+        check_least("keys", (self.keys,), 16)
 
 
 class Row(NamedTuple):
@@ -69,7 +69,7 @@ def thresholds(scores: np.ndarray) -> list[float]:
     >>> import numpy as np
     >>> from attention.studies.threshold import thresholds
     >>> thresholds(np.arange(64.0).reshape(8, 8))[:3]
-    [0.0, 1.0, 3.0]
+    [0.0, 1.0, 2.0]
     """
     flat = np.sort(scores, axis=None)
     shares = [*MANY, *(0.5**i for i in range(int(np.log2(scores.shape[1])) + 2))]

@@ -1,15 +1,11 @@
-"""What each study measures, against direct computation; and what it makes of rows, made-up ones."""
-
-import math
+"""Studies of attention against direct computation; and what they make of rows, made-up ones."""
 
 import numpy as np
 import pytest
 
-import halfspace
 from attention import Error, TopR, bounds, dense
-from attention.data import Head as Packaged
 from attention.studies import (
-    clouds,
+    dense_rivals,
     dimension,
     error_vs_r,
     generality,
@@ -21,18 +17,7 @@ from attention.studies import (
     threshold,
 )
 
-from .sizes import JIT
-
-KEYS, QUERIES = (700, 6) if JIT else (150, 2)
-
-
-def made_up(name):
-    """A sharp head, and a flat one."""
-    rng = np.random.default_rng(len(name))
-    query, key, value = (
-        rng.standard_normal((rows, 6), dtype=np.float32) for rows in (QUERIES, KEYS, KEYS)
-    )
-    return Packaged(name, np.float32(4.0 if name == "sharp" else 0.2) * query, key, value)
+from .study_checks import KEYS, QUERIES, SIZE, check, made_up
 
 
 @pytest.fixture(autouse=True)
@@ -49,20 +34,6 @@ def softmax_of(head, count):
     kept = np.take_along_axis(weights, best, axis=1)
     output = (kept[..., None] * head.value[best]).sum(axis=1) / kept.sum(axis=1, keepdims=True)
     return output, 1.0 - kept.sum(axis=1) / weights.sum(axis=1)
-
-
-def check(study, rows):
-    """Whatever is made of rows is text, of one width, and drawn."""
-    from matplotlib.figure import Figure
-
-    table = study.table(rows)
-    assert table.lines
-    assert {len(line) for line in table.lines} == {len(table.header)}
-    for finding in study.findings:
-        assert finding.state(rows).endswith(".")
-    figure = Figure(figsize=(4.0, 2.0))
-    study.plot(rows, figure)
-    assert all(axes.has_data() for axes in figure.axes)
 
 
 # error-vs-r
@@ -173,161 +144,11 @@ def test_queries_that_see_first_keys_only():
     assert (np.abs(got.output - exact).max(axis=1) <= got.bound).all()
 
 
-# clouds
-
-
-@pytest.mark.parametrize("kind", clouds.KINDS)
-def test_clouds_have_half_spaces_of_as_many_points(kind):
-    cloud = clouds.make(kind, 120, 3, 5)
-    assert cloud.points.shape == (120, 3)
-    assert cloud.normals.shape == (5, 3)
-    inside = cloud.points @ cloud.normals.T.astype(float) >= clouds.offsets(cloud, 17)
-    assert inside.sum(axis=0).tolist() == [17] * 5
-
-
-def test_a_head_gives_no_more_than_it_has():
-    assert clouds.largest(clouds.REAL, 6, 10**6) == KEYS
-    assert clouds.largest(clouds.REAL, 7, 10**6) == 0
-
-
-# parts
-
-
-def test_both_parts_report_as_many_points():
-    settings = parts.Settings(
-        dims=(2,), exponents=(8,), kinds=("iid",), few=8, queries=parts.ALONE, rounds=1
-    )
-    rows = parts.run(settings)
-    assert [(row.structure, row.k) for row in rows] == [
-        (name, k) for k in (8, TopR().count(256)) for name in parts.PARTS
-    ]
-    assert all(row.reported == row.k for row in rows)
-    assert all(min(row.build, row.alone, row.batch, row.nbytes) > 0 for row in rows)
-    assert all(row.levels == 0 for row in rows if row.structure == "PartitionTree")
-    check(parts.STUDY, rows)
-
-
-def part_row(structure, build, query, levels, n=1000):
-    return parts.Row("made", 3, n, 10, structure, levels, build, 1000, query, query, 10.0)
-
-
-def test_the_crossover_is_where_totals_meet():
-    pair = parts.Pair(part_row("PartitionTree", 1.0, 0.03, 0), part_row("x", 3.0, 0.01, 2))
-    assert pair.crossover("batch") == pytest.approx(100.0)
-    assert (pair.cheaper(99, "batch"), pair.cheaper(101, "batch")) == (1, 2)
-    assert parts.Pair(*pair[::-1]).crossover("batch") == math.inf
-    dear = parts.Pair(part_row("x", 1.0, 0.03, 0), part_row("y", 0.5, 0.01, 2))
-    assert dear.crossover("alone") == 0.0
-
-
-def test_what_is_said_of_parts_follows_from_rows():
-    def told(query, levels):
-        one, two = part_row("PartitionTree", 1.0, 0.03, 0), ("ShallowCuttings", 3.0, query, levels)
-        return parts.crossover([one, part_row(*two)])
-
-    assert "faster than Part 1 in 1 of 1 cases" in told(0.01, 2)
-    assert "pays after 100 queries" in told(0.01, 2)
-    assert "so it never pays" in told(0.05, 2)
-    assert "is the tree under them, faster than Part 1 in 1" in told(0.01, 0)
-
-
-# memory
-
-
-def test_bytes_are_those_of_the_indexes():
-    settings = memory.Settings(dims=(2,), exponents=(7, 8, 9), kinds=("iid",), limit=8)
-    rows = memory.run(settings)
-    assert {row.structure for row in rows} == {*memory.MAKERS, memory.FREE, memory.CACHE}
-    points = clouds.make("iid", 256, 2, 1).points
-    for name in ("Scan", "KDTree"):
-        row = next(row for row in rows if (row.structure, row.n) == (name, 256))
-        assert row.nbytes == getattr(halfspace, name)(points).nbytes
-        assert row.factor == row.nbytes / points.nbytes
-    check(memory.STUDY, rows)
-
-
-def memory_row(structure, n, nbytes, build=1.0, d=4):
-    return memory.Row(structure, "made", d, n, 16 * n, nbytes, build, 1, 32)
-
-
-def test_what_is_said_of_memory_follows_from_rows():
-    sizes = (100, 200, 400)
-    plain = [memory_row("KDTree", n, 20 * n) for n in sizes]
-    square = [memory_row(memory.FREE, n, n**2, build=9.0) for n in sizes]
-    told = memory.constants([*plain, *square])
-    assert "takes 1.25 to 1.25 bytes" in told
-    assert "grows as n^2.00 at most" in told
-    assert "9 times that of a k-d tree" in told
-    told = memory.constants([*plain, *(memory_row(memory.FREE, n, 50 * n) for n in sizes)])
-    assert "grows as n^1.00 at most" in told
-    assert "not built at enough sizes" in memory.constants(plain)
-    assert not memory.able("PartitionTree", 99, memory.Settings())
-
-
-# dimension
-
-
-def test_work_and_survivors_are_counted():
-    settings = dimension.Settings(
-        dims=(2, 9), exponents=(8,), kinds=("iid",), count=8, queries=2, rounds=1, tree_dims=4
-    )
-    rows = dimension.run(settings)
-    assert all(row.touched == 256 for row in rows if row.structure == "Scan")
-    assert {row.d for row in rows if row.structure == "PartitionTree"} == {2}
-    # Two coordinates are all there is: the filter leaves what is reported.
-    left = {row.d: row.touched for row in rows if row.structure == dimension.FILTER}
-    assert left[2] == 8
-    assert 8 <= left[9] <= 256
-    check(dimension.STUDY, rows)
-
-
-def test_the_filter_leaves_every_point_of_the_half_space():
-    cloud = clouds.make("iid", 300, 5, 4)
-    b = clouds.offsets(cloud, 11)
-    left = [dimension.survivors(cloud, b, leading) for leading in range(1, 6)]
-    assert (np.diff(left, axis=0) <= 0).all()
-    assert left[-1].tolist() == [11] * 4
-    # One coordinate and the norms of the rest, by brute force.
-    points, normals = (rows.astype(float) for rows in cloud)
-    axis = np.linalg.eigh(np.cov(points.T))[1][:, -1]
-    along, w = points @ axis, normals @ axis
-    rest = np.linalg.norm(points - np.outer(along, axis), axis=1)
-    w_rest = np.linalg.norm(normals - np.outer(w, axis), axis=1)
-    wanted = (np.outer(w, along) + np.outer(w_rest, rest) >= b[:, None]).sum(axis=1)
-    assert left[0].tolist() == wanted.tolist()
-
-
-def dimension_row(structure, n, touched, query=None, d=16):
-    return dimension.Row("made", d, n, structure, 8, touched, 0.0, query)
-
-
-def test_what_is_said_of_dimensions_follows_from_rows():
-    def told(power, share, codes):
-        trees = [dimension_row("PartitionTree", n, share * n**power) for n in (100, 200, 400)]
-        others = [
-            dimension_row("Scan", 400, 400, 1.0),
-            dimension_row("Cascade", 400, 400, codes),
-            dimension_row(dimension.FILTER, 400, 40),
-        ]
-        return dimension.reach([*trees, *others])
-
-    assert "up to d = no d on made points" in told(1.0, 1.0, 0.5)
-    assert "in 0 of 1 cases" in told(1.2, 0.1, 0.5)
-    good = told(0.5, 1.0, 0.25)
-    assert "up to d = 16 on made points" in good
-    assert "in 1 of 1 cases" in good
-    assert "take 0.25 to 0.25 times a scan's time" in good
-    assert "leave 10.0% to 10%" in good
-    assert "nothing is said of more" in dimension.reach(
-        [dimension_row("PartitionTree", n, 5, d=4) for n in (100, 200, 400)]
-    )
-
-
 # threshold
 
 
 def test_thresholds_read_what_reaches_them():
-    rows = threshold.run(threshold.Settings(queries=QUERIES, keys=256))
+    rows = threshold.run(threshold.Settings(queries=QUERIES, keys=1 << SIZE))
     head = heads.packaged(QUERIES, ["sharp"])[0]
     scores = head.scores()
     mine = [row for row in rows if row.head == "sharp"]
@@ -399,11 +220,11 @@ def test_times_are_of_answers_within_their_bounds(torch, monkeypatch):
     if torch:
         pytest.importorskip("torch")
     else:
-        monkeypatch.setattr(runtime, "find_spec", lambda name: None)
+        monkeypatch.setattr(dense_rivals, "find_spec", lambda name: None)
     monkeypatch.setattr(runtime, "CHUNK_QUERIES", 2)
     monkeypatch.setattr(runtime, "FRESH", 4)
     settings = runtime.Settings(
-        dims=(6,), stds=(3.0,), exponents=(8,), prefill_exponents=(5,), rounds=1
+        dims=(6,), stds=(3.0,), exponents=(SIZE - 1,), prefill_exponents=(5,), rounds=1
     )
     rows = runtime.run(settings)
     assert {row.way for row in rows} == {*runtime.TITLES}
@@ -417,9 +238,9 @@ def test_times_are_of_answers_within_their_bounds(torch, monkeypatch):
 def test_dense_rivals_are_right():
     head = heads.gaussian(40, 5, 2.0, 40)
     exact, _ = dense.softmax(head.query, head.key, head.value)
-    assert np.allclose(runtime.dense_numpy(head, head.query), exact, atol=1e-5)
+    assert np.allclose(dense_rivals.dense_numpy(head, head.query), exact, atol=1e-5)
     causal, _ = dense.softmax(head.query, head.key, head.value, causal="upper_left")
-    assert np.allclose(runtime.causal_numpy(head), causal, atol=1e-5)
+    assert np.allclose(dense_rivals.causal_numpy(head), causal, atol=1e-5)
 
 
 def runtime_row(n, gain, way=runtime.DECODE, broken=0):
