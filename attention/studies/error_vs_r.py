@@ -237,7 +237,7 @@ def conditions(rows: Sequence[Row]) -> str:
     by_source: dict[str, list[float]] = {}
     for row in here:
         by_source.setdefault(row.source, []).append(row.missed)
-    sources = ", ".join(f"{name} {np.median(each):.1%}" for name, each in by_source.items())
+    sources = ", ".join(f"{name} {np.median(each):.2%}" for name, each in by_source.items())
     held = [t for t in temperatures if all(r.relative <= NEGLIGIBLE for r in at_paper(rows, t))]
     verdict = (
         f"the error is negligible in every head at temperature {', '.join(f'{t:g}' for t in held)}"
