@@ -79,6 +79,8 @@ def test_what_is_said_of_errors_follows_from_rows():
     told = error_vs_r.conditions([*good, *warm])
     assert "negligible in every head at temperature 1." in told
     assert "25.0% at temperature 2" in told
+    other = error_row("z", 1.0, 0.08)._replace(source="other")
+    assert "made 0.00%, other 4.00%." in error_vs_r.conditions([*good, other])
 
 
 def test_many_heads_are_told_by_medians():

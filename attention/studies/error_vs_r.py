@@ -234,6 +234,10 @@ def conditions(rows: Sequence[Row]) -> str:
     told = ", ".join(f"{share:.1%} at temperature {t:g}" for t, share in missed.items())
     here = at_paper(rows, 1.0)
     least, most = (pick(here, key=lambda row: row.missed) for pick in (min, max))
+    by_source: dict[str, list[float]] = {}
+    for row in here:
+        by_source.setdefault(row.source, []).append(row.missed)
+    sources = ", ".join(f"{name} {np.median(each):.2%}" for name, each in by_source.items())
     held = [t for t in temperatures if all(r.relative <= NEGLIGIBLE for r in at_paper(rows, t))]
     verdict = (
         f"the error is negligible in every head at temperature {', '.join(f'{t:g}' for t in held)}"
@@ -243,7 +247,8 @@ def conditions(rows: Sequence[Row]) -> str:
     return (
         f"The n^(4/5) best keys of the median head miss {told}; {verdict}."
         f" Between heads at temperature 1 the missed mass runs from {least.missed:.2%}"
-        f" ({least.source} {least.head}) to {most.missed:.0%} ({most.source} {most.head})."
+        f" ({least.source} {least.head}) to {most.missed:.0%} ({most.source} {most.head});"
+        f" by what is read, the median head: {sources}."
     )
 
 

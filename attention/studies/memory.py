@@ -226,10 +226,11 @@ def _part_2(rows: Sequence[Row]) -> str:
     heaviest = max(free, key=lambda each: each.largest.factor)
     slower = deep.largest.build / _tree_build(rows, deep.largest)
     return (
-        f"Part 2 with as many levels as fit takes up to {heaviest.largest.factor:.0f} ({heaviest.kind},"
-        f" d = {heaviest.d}) and grows as n^{worst.space:.2f} at most (d = {worst.d},"
-        f" {worst.kind}), at d = {deep.d} as n^{deep.space:.2f} where the bound is n^{deep.d // 2};"
-        f" its build takes {slower:.0f} times that of a k-d tree at d = {deep.d}.{told}"
+        f"Part 2 with as many levels as fit takes up to {heaviest.largest.factor:.0f}"
+        f" ({heaviest.kind}, d = {heaviest.d}) and grows as n^{worst.space:.2f} at most (d ="
+        f" {worst.d}, {worst.kind}), at d = {deep.d} as n^{deep.space:.2f} where the bound is"
+        f" n^{deep.d // 2}; its build takes {slower:.0f} times that of a k-d tree at d = {deep.d}."
+        f"{told}"
     )
 
 
