@@ -7,6 +7,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
+from asv_benchmarks import generation
 from attention import Error, TopR, data
 from attention.__main__ import main
 from attention.studies import language_model, perplexity, report
@@ -104,6 +105,19 @@ def test_what_cannot_be_run_is_refused(flags, message, tmp_path, monkeypatch):
     result = CliRunner().invoke(main, words)
     assert result.exit_code != 0
     assert message in result.output.replace("\n", " ")
+
+
+def test_generation_is_set_beside_dense_attention(tmp_path, capsys):
+    text = tmp_path / "text.txt"
+    text.write_text("def f(x):\n    return x + 1\n" * 9, encoding="utf-8")
+    model = _small(tmp_path / "model")
+    flags = f"--model {model} --text {text} --prompt 20 --new 4 --eps 1e-6".split()
+    with pytest.raises(SystemExit) as stop:
+        generation.main(flags)
+    assert stop.value.code == 0
+    printed = capsys.readouterr().out
+    assert "greedy: 4 of 4 tokens the same" in printed
+    assert "padded batch: 8 of 8 tokens the same" in printed
 
 
 def test_the_packaged_model_speaks():
