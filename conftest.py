@@ -1,6 +1,9 @@
-"""What is collected: what needs Dask only where that is installed (the extra ``dask``)."""
+"""What is collected: what needs an extra only where its packages are installed."""
 
 from importlib.util import find_spec
+from pathlib import Path
+
+HERE = Path(__file__).parent
 
 OF_DASK = [
     "attention/distributed.py",
@@ -10,13 +13,42 @@ OF_DASK = [
     "tests/test_distributed_attention.py",
 ]
 
-HAS_DASK = all(map(find_spec, ("dask", "distributed")))
+OF_TORCH = [
+    "attention/data/train.py",
+    *sorted(str(path.relative_to(HERE)) for path in HERE.glob("attention/huggingface/*.py")),
+    "attention/studies/capture.py",
+    "attention/studies/language_model.py",
+    "attention/studies/training.py",
+    "tests/language_models.py",
+    "tests/test_perplexity.py",
+    "tests/test_studies_torch.py",
+    "tests/test_token_index.py",
+    "tests/test_training.py",
+    "tests/test_transformers.py",
+]
 
-collect_ignore = [] if HAS_DASK else OF_DASK
+MORE_WITH_TORCH = ["tests/test_array_libraries.py"]
+"""Collected always; with torch there are more tests in them."""
+
+EXTRAS = {
+    "dask": (("dask", "distributed"), OF_DASK),
+    "torch": (("torch", "transformers"), OF_TORCH),
+}
+"""Of each extra, the packages that it has to bring, and what needs them."""
+
+MISSING = {
+    extra: needing
+    for extra, (packages, needing) in EXTRAS.items()
+    if not all(map(find_spec, packages))
+}
+
+collect_ignore = [path for needing in MISSING.values() for path in needing]
 
 
-def pytest_report_header() -> str | None:
-    """Say in a line what is not."""
-    if not HAS_DASK:
-        return f"not collected without dask and distributed (extra dask): {', '.join(OF_DASK)}"
-    return None
+def pytest_report_header() -> list[str]:
+    """Say in a line for each extra what is not."""
+    return [
+        f"not collected without {' and '.join(EXTRAS[extra][0])} (extra {extra}):"
+        f" {', '.join(needing)}"
+        for extra, needing in MISSING.items()
+    ]

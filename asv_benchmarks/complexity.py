@@ -8,7 +8,6 @@ are those of counting. Builds are timed by the clock, so their exponents are noi
 
 import argparse
 import json
-import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -18,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 import halfspace
+from attention.studies.exponents import fitted
 
 from . import data, sizes
 from .tables import show
@@ -119,22 +119,6 @@ def theory(structure: str, depth: str, d: int) -> float | None:
     if depth == "shallow" and structure == "ShallowCuttings":
         return 0.0
     return 1.0 - 1.0 / d
-
-
-def fitted(n: Sequence[float], values: Sequence[float]) -> tuple[float, float] | None:
-    """Least-squares exponent of n in `values` and its standard error; None for fewer than 3 sizes.
-
-    Sizes where the value is 0 say nothing about a power and are left out.
-    """
-    n, values = np.asarray(n, float), np.asarray(values, float)
-    used = values > 0.0
-    if np.count_nonzero(used) < 3:
-        return None
-    x, y = np.log(n[used]), np.log(values[used])
-    x -= x.mean()
-    slope = float(x @ y / (x @ x))
-    left = y - y.mean() - slope * x
-    return slope, math.sqrt(float(left @ left) / (len(x) - 2) / float(x @ x))
 
 
 def able(names: Sequence[str], d: int) -> list[str]:

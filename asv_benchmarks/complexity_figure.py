@@ -7,7 +7,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from .complexity import STRUCTURES, TITLES, Study, Work, fitted, theory
+from attention.studies.exponents import fitted
+
+from .complexity import STRUCTURES, TITLES, Study, Work, theory
 
 COLOURS = dict(zip(STRUCTURES, ("#0072b2", "#d55e00", "#009e73", "#7f7f7f"), strict=True))
 

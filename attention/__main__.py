@@ -1,11 +1,11 @@
-"""Command line of attention: ``python -m attention demo``."""
+"""Command line of attention: ``python -m attention demo``, ``python -m attention study``."""
 
 import sys
 from pathlib import Path
 
 import click
 
-from .demo import run_demo
+from .studies.command import study
 
 
 @click.group()
@@ -31,8 +31,12 @@ def demo(plot: Path | None, queries: int) -> None:
 
     Exits with 1 if any certified bound is exceeded or any reported id is wrong.
     """
+    from .demo import run_demo
+
     sys.exit(0 if run_demo(queries, plot) else 1)
 
+
+main.add_command(study)
 
 if __name__ == "__main__":
     main(prog_name="python -m attention")

@@ -3,7 +3,17 @@
 import subprocess
 import sys
 
-OPTIONAL = "click", "dask", "distributed", "matplotlib", "pyarrow", "rich", "torch", "tqdm"
+OPTIONAL = (
+    "click",
+    "dask",
+    "distributed",
+    "matplotlib",
+    "pyarrow",
+    "rich",
+    "torch",
+    "tqdm",
+    "transformers",
+)
 
 
 def test_the_packages_import_nothing_optional():

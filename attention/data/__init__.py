@@ -1,4 +1,4 @@
-"""Queries, keys and values of three heads of a trained transformer, as data for examples and tests.
+"""Heads of a trained transformer, and a small language model, as data for examples and tests.
 
 The heads come from a sentence encoder (all-MiniLM-L6-v2) reading the help topics that ship with
 Python. They stand for the three cases that sparse attention meets: ``sharp`` (few keys carry almost
@@ -7,11 +7,12 @@ folder says how they were captured and what was measured on them.
 """
 
 from importlib.resources import files
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-__all__ = ["Head", "heads", "load"]
+__all__ = ["Head", "heads", "load", "tiny_llama"]
 
 _FILE = "minilm_heads.npz"
 _HEADS = ("sharp", "between", "flat")
@@ -119,3 +120,24 @@ def load(head: str) -> Head:
             arrays[f"{head}_{part}"].astype(np.float32) for part in ("query", "key", "value")
         )
     return Head(head, query, key, value)
+
+
+def tiny_llama() -> Path:
+    """Folder of a small causal language model that ships with the package.
+
+    4.0 million parameters in bfloat16, with head_dim 64, two query heads a key head, and rotary
+    positions. ``README.md`` in the folder says what it was trained on; `attention.data.train`
+    trains such models.
+
+    Returns
+    -------
+    Path
+        For ``from_pretrained`` of transformers.
+
+    Examples
+    --------
+    >>> from attention import data
+    >>> sorted(path.name for path in data.tiny_llama().glob("*.safetensors"))
+    ['model.safetensors']
+    """
+    return Path(str(files(__name__).joinpath("tiny_llama")))

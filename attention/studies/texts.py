@@ -1,0 +1,61 @@
+"""Texts of several kinds that every Python has, for language models to read."""
+
+import pydoc_data.topics
+import sysconfig
+from pathlib import Path
+
+import numpy as np
+
+MODULES = ("argparse", "ast", "datetime", "inspect", "pathlib", "statistics", "typing")
+"""Modules of the standard library whose source is a text."""
+
+NUMBERS = 40_000
+"""Numbers of the text that has no language in it."""
+
+
+def _topics() -> str:
+    topics = pydoc_data.topics.topics
+    return "\n".join(topics[name] for name in sorted(topics))
+
+
+def _source() -> str:
+    folder = Path(sysconfig.get_path("stdlib"))
+    files = (folder / f"{name}.py" for name in MODULES)
+    return "\n".join(file.read_text(encoding="utf-8") for file in files if file.exists())
+
+
+def _numbers() -> str:
+    values = np.random.default_rng(0).lognormal(3.0, 2.0, NUMBERS)
+    return "\n".join(", ".join(f"{each:.3g}" for each in row) for row in values.reshape(-1, 10))
+
+
+KINDS = {"topics": _topics, "source": _source, "numbers": _numbers}
+"""Python's help topics, source of its library, and random numbers in lines."""
+
+
+def read(name: str) -> str:
+    """Return one of `KINDS`, or the text of a file.
+
+    Parameters
+    ----------
+    name : str
+        "topics", "source", "numbers", or the path of a file in UTF-8.
+
+    Raises
+    ------
+    ValueError
+        There is no such file, or it is no text.
+
+    Examples
+    --------
+    >>> from attention.studies import texts
+    >>> texts.read("numbers").count(",") > 10_000
+    True
+    """
+    if name in KINDS:
+        return KINDS[name]()
+    try:
+        return Path(name).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        known = ", ".join(KINDS)
+        raise ValueError(f"texts: expected {known} or a text file, got {name}: {error}") from error
