@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from halfspace.jit import kernel, part
+from halfspace.jit import kernel, part, shared
 from halfspace.query import prepare
 from halfspace.tiles import TILE, used_lanes
 
@@ -20,7 +20,6 @@ from .deviations import Means
 from .draws import RUN, seeds
 from .reading import (
     LARGEST_EXPONENT,
-    Readings,
     average_softmax,
     largest,
     score_lanes,
@@ -131,12 +130,10 @@ def _prior(values: np.ndarray, span: bounds.ValueRange, delta: float) -> Prior:
     return Prior(span.low, span.high, centre, spread, span.width, float(delta), PRICE)
 
 
-def drift(readings: Readings, estimates: Estimates, errors: np.ndarray) -> np.ndarray:
-    """`bounds.weight_drift` of what was read and of what was estimated from it."""
-    mass = readings.mass + estimates.mass_error
-    moved = bounds.weight_drift(mass, errors, readings.reported)
-    # Heavy keys were weighed in another unit.
-    return moved + np.where(estimates.sampled, 16.0 * bounds.UNIT * mass, 0.0)
+@shared
+def heavier_drift(mass: np.ndarray) -> np.ndarray:
+    """What the drift of a mass has more where heavy keys were weighed in another unit."""
+    return 16.0 * bounds.UNIT * mass
 
 
 @part

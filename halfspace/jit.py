@@ -16,6 +16,7 @@ import numpy as np
 from numba import types
 from numba.core.caching import FunctionCache
 from numba.core.compiler import CompileResult
+from numba.extending import overload
 
 MARGIN_COVERED = frozenset({"contract", "nsz"})
 """LLVM flags where a margin covers the rounding error: fused multiply-add, unsigned zero."""
@@ -116,6 +117,35 @@ def part(
     dispatcher.add_overload = add_overload
     dispatcher._compile_for_args = functools.partial(_refuse, function.__name__)
     return dispatcher
+
+
+def shared(function: Callable) -> Callable:
+    """Let kernels call, of numbers, what Python calls of arrays: a formula stands once.
+
+    Parameters
+    ----------
+    function : callable
+        Arithmetic and numpy's functions of its arguments, which are numbers or arrays.
+
+    Returns
+    -------
+    callable
+        The function, run under IEEE rules without numpy's floating-point warnings; kernels and
+        parts may call it.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from halfspace.jit import kernel, shared
+    >>> half = shared(lambda x: np.minimum(x, 8.0) / 2.0)
+    >>> half(np.array([6.0, 10.0])), kernel(lambda x: half(x) + 1.0)(6.0)
+    (array([3., 4.]), 4.0)
+    """
+    quiet = np.errstate(all="ignore")(function)
+    if not numba.config.DISABLE_JIT:
+        options = {"error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+        overload(quiet, strict=False, jit_options=options)(lambda *arguments: function)
+    return quiet
 
 
 def _holds_arrays(kind: types.Type) -> bool:
