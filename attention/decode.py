@@ -243,8 +243,8 @@ class Decoder:
         asked, cut = self._ask_softmax(query, rule, lengths, dtype)
         queries, norms, visible, errors, _, readings = asked
         if isinstance(rule, Sampled):
-            values, unit = self._head.values, rounding_unit(asked.dtype)
-            goal = sampled.aim(rule, queries, values, self._values, visible, errors, unit)
+            moments, unit = self._head.moments, rounding_unit(asked.dtype)
+            goal = sampled.aim(rule, queries, moments, self._values, visible, errors, unit)
             estimates = self._head.sampled(goal, queries, visible, cut, self.scale, readings)
             return certified(readings, self._values, asked.dtype, estimates, errors)
         if (whole := self._whole(rule, cut, queries, norms, visible, readings)) is not None:

@@ -191,7 +191,7 @@ class GrowingHeads:
             rows = slice(h * m, (h + 1) * m)
             span = bounds.ValueRange(self._low[h], self._high[h])
             mine, asked = cut.of(rows), frozen(queries[h])
-            goal = aim(rule, asked, head.values, span, lengths, mine.errors, unit)
+            goal = aim(rule, asked, head.moments, span, lengths, mine.errors, unit)
             some = Readings(*(field[rows] for field in readings))
             got = head.sampled(goal, asked, lengths, mine, scale, some)
             for all_of_them, those in zip(estimates, got, strict=True):
