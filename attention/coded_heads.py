@@ -8,7 +8,7 @@ from halfspace import parallel
 from halfspace.basis import Basis
 from halfspace.codes import Ladder, Leading, Steps
 from halfspace.integer_dot import BLOCK
-from halfspace.jit import kernel
+from halfspace.jit import kernel, part
 from halfspace.tiles import TILE, frozen
 
 from .coded_head import Fit
@@ -49,7 +49,7 @@ def part_of(stack: object, h: int) -> object:
     return row if row.ndim else row.item()
 
 
-@kernel
+@part(counted=True)
 def head_at(heads, h, slots):
     """One head, with so many slots."""
     room, fit = heads.room, heads.fit
@@ -79,7 +79,7 @@ def head_at(heads, h, slots):
     )
 
 
-@kernel
+@part(counted=True)
 def _readings_at(readings, a, b):
     """Those of rows a … b - 1."""
     return Readings(
@@ -93,7 +93,7 @@ def _readings_at(readings, a, b):
     )
 
 
-@kernel
+@part(counted=True)
 def _cut_at(cut, a, b):
     """That of rows a … b - 1."""
     return Cut(

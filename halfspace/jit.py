@@ -76,12 +76,13 @@ def part(
     *,
     flags: frozenset[str] = frozenset(),
     inline: bool = False,
+    counted: bool = False,
 ) -> Callable:
     """Compile `function` as a part of kernels: called from compiled code only.
 
-    It is cached with the kernels it is part of. It may neither allocate nor return arrays, so it is
-    compiled without reference counts: what runs once a tile would cost less than counting
-    references to its arrays.
+    It is cached with the kernels it is part of. Unless `counted`, it may neither allocate nor
+    return arrays, so it is compiled without reference counts: what runs once a tile would cost less
+    than counting references to its arrays.
 
     Parameters
     ----------
@@ -91,9 +92,11 @@ def part(
         Named LLVM fast-math flags; only where the caller's margin covers what they may change.
     inline : bool
         Inline into every caller: for what runs once a tile.
+    counted : bool
+        With reference counts: for what makes or returns arrays, once a query at most.
     """
     if function is None:
-        return functools.partial(part, flags=flags, inline=inline)
+        return functools.partial(part, flags=flags, inline=inline, counted=counted)
     function.is_part = True
     if numba.config.DISABLE_JIT:
         return function
@@ -101,7 +104,7 @@ def part(
         error_model="numpy",
         fastmath=set(flags),
         forceinline=inline,
-        _nrt=False,
+        _nrt=counted,
         # No way in from Python or C: that is half the compile time of a small function.
         no_cpython_wrapper=True,
         no_cfunc_wrapper=True,
@@ -110,7 +113,7 @@ def part(
     # dispatcher's table of entry points, so that such a call ends in the exception.
 
     def add_overload(result: CompileResult) -> None:
-        if _holds_arrays(result.signature.return_type):
+        if not counted and _holds_arrays(result.signature.return_type):
             raise TypeError(f"{function.__name__}: expected a part to return no arrays")
         dispatcher.overloads[tuple(result.signature.args)] = result
 
