@@ -7,8 +7,12 @@ import numpy as np
 from scipy.special import expit
 
 from . import bounds
+from .certificates import certify_rows
 from .reading import Readings
-from .sampled import ROUNDED, Estimates, make_estimates
+from .sampled import Estimates, make_estimates
+
+_KNOWN = np.empty(0)
+"""In place of errors of scores, where it is known how far weights are off."""
 
 
 class _Fields(NamedTuple):
@@ -95,35 +99,20 @@ def certified(
     values: bounds.ValueRange,
     dtype: np.dtype,
     estimates: Estimates | None = None,
+    errors: np.ndarray = _KNOWN,
 ) -> Attended:
-    """Certify what was read of values in a range, and estimated, for an output of such dtype."""
-    mass, drift, read = readings.mass, readings.drift, readings.reported
-    estimates = make_estimates(len(mass)) if estimates is None else estimates
-    drift_share = _drift_share(drift, mass)
-    moved = drift + estimates.mass_error
-    share = bounds.missed_share(mass, readings.missed, moved)
-    bound = bounds.output_bound(
-        readings.output,
-        share,
-        drift_share,
-        read + np.where(estimates.sampled, ROUNDED, 0),
-        values,
-        estimates.bound,
-    )
-    lse_bound = bounds.lse_bound(readings.top, mass, share, _drift_share(moved, mass))
-    # Nothing was read: zero is exact only if there was nothing that may have weight.
-    nothing = read == 0
-    bound[nothing] = np.where(readings.looked > 0, values.size, 0.0)[nothing]
-    lse_bound[nothing] = np.where(readings.looked > 0, np.inf, 0.0)[nothing]
-    output, rounding = cast_with_bound(readings.output, dtype)
-    with np.errstate(divide="ignore"):
-        lse = readings.top + np.log(mass)
-    return Attended(output, lse, bound + rounding, read, lse_bound, estimates.sampled)
+    """Certify what was read of values in a range, and estimated, for an output of such dtype.
 
-
-def _drift_share(drift: np.ndarray, mass: np.ndarray) -> np.ndarray:
-    """Of the mass, 1 where that is not certain."""
-    return np.divide(drift, mass, out=np.ones_like(mass), where=mass > drift)
+    `errors` bound those of softmax scores; without them, `readings` have the drift of the weights.
+    """
+    m = len(readings.mass)
+    estimates = make_estimates(m) if estimates is None else estimates
+    output = readings.output.astype(dtype)
+    low, high = (end if end.ndim == 2 else end[None] for end in values)
+    lse, bound, lse_bound = np.empty((3, m))
+    rounded = output.astype(np.float64, copy=False)
+    certify_rows(*readings, rounded, *estimates, errors, low, high, lse, bound, lse_bound)
+    return Attended(output, lse, bound, readings.reported, lse_bound, estimates.sampled)
 
 
 def _ends(part: Attended) -> tuple[np.ndarray, np.ndarray]:

@@ -28,6 +28,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from halfspace.jit import shared
+
 from .activation import activation_failure, activation_scale, active_keys, paper_threshold
 from .costs import Costs, decode_costs, prefill_costs, reporting_costs
 from .massive_activation import MassiveActivation, massive_activation, massive_activation_bound
@@ -42,15 +44,20 @@ __all__ = [
     "active_keys",
     "certificate",
     "decode_costs",
+    "drift_share",
     "gamma",
     "general",
     "lse_bound",
     "massive_activation",
     "massive_activation_bound",
+    "mean_error",
+    "mean_rounding",
     "missed_share",
+    "norm_above",
     "norms",
     "nudged",
     "output_bound",
+    "outward",
     "paper_threshold",
     "prefill_costs",
     "reporting_costs",
@@ -123,6 +130,15 @@ def value_range(values: np.ndarray) -> ValueRange:
     return ValueRange(values.min(axis=0).astype(float), values.max(axis=0).astype(float))
 
 
+@shared
+def norm_above(largest: np.ndarray, squares: np.ndarray) -> np.ndarray:
+    """Upper bound on a norm: of entries up to `largest`, and in its units of such squares' sum.
+
+    It covers the rounding of that sum, in any order, for up to 10^5 entries.
+    """
+    return largest * np.sqrt(squares) * (1.0 + 1e-10) + np.minimum(largest, 2.0**-1074)
+
+
 @np.errstate(over="ignore", under="ignore")
 def norms(rows: np.ndarray) -> np.ndarray:
     """Upper bounds on the Euclidean norms of rows (n, d), float64, without over- or underflow.
@@ -137,10 +153,10 @@ def norms(rows: np.ndarray) -> np.ndarray:
     wide = np.asarray(rows, np.float64)
     largest = np.abs(wide).max(axis=1, initial=0.0)
     unit = np.where(largest > 0.0, largest, 1.0)
-    norms = largest * np.sqrt(((wide / unit[:, None]) ** 2).sum(axis=1)) * (1.0 + 1e-10)
-    return np.where(largest > 0.0, norms + 2.0**-1074, 0.0)
+    return norm_above(largest, ((wide / unit[:, None]) ** 2).sum(axis=1))
 
 
+@shared
 def gamma(terms: np.ndarray | int) -> np.ndarray | float:
     """Relative error of a float64 sum of so many terms, in any order.
 
@@ -168,6 +184,7 @@ def nudged(values: np.ndarray, units: float) -> np.ndarray:
         return np.where(np.isinf(values), values, values + units * UNIT * np.abs(values))
 
 
+@shared
 def score_error(query_norms: np.ndarray, key_norm: float, scale: float, d: int) -> np.ndarray:
     """Bound on the rounding error of scale * <q, k> in float64, for keys of norm <= `key_norm`.
 
@@ -183,6 +200,7 @@ def score_error(query_norms: np.ndarray, key_norm: float, scale: float, d: int) 
     return scale * (gamma(d + 4) * query_norms * key_norm + d * 2.0**-1070)
 
 
+@shared
 def weight_drift(mass: np.ndarray, errors: np.ndarray, read: np.ndarray) -> np.ndarray:
     """Bound D on the sum of ``|w' - w|`` of softmax weights whose scores are off by `errors`.
 
@@ -201,6 +219,13 @@ def weight_drift(mass: np.ndarray, errors: np.ndarray, read: np.ndarray) -> np.n
     return mass * (moved + gamma(read + 4))
 
 
+@shared
+def drift_share(drift: np.ndarray, mass: np.ndarray) -> np.ndarray:
+    """D / K', the part of the mass that drift is; 1 where none of it is certain."""
+    return np.fmin(drift / mass, 1.0)  # of 0 / 0, too, which is NaN
+
+
+@shared
 def missed_share(mass: np.ndarray, missed: np.ndarray, drift: np.ndarray) -> np.ndarray:
     """Upper bound on tau = M / (K + M); 1 where nothing certain was read.
 
@@ -214,8 +239,8 @@ def missed_share(mass: np.ndarray, missed: np.ndarray, drift: np.ndarray) -> np.
     array([0.25])
     """
     certain = np.maximum(mass * (1.0 - 1e-12) - drift, 0.0)
-    total = certain + missed
-    return np.divide(missed, total, out=np.ones_like(total), where=(total > 0) & (certain > 0))
+    # Where nothing is certain: 1, or 0 / 0, which is NaN and so taken for 1.
+    return np.fmin(missed / (certain + missed), 1.0)
 
 
 def certificate(output: np.ndarray, share: np.ndarray, values: ValueRange) -> np.ndarray:
@@ -270,8 +295,28 @@ def rounding_bound(drift_share: np.ndarray, read: np.ndarray, values: ValueRange
     >>> bool(bounds.rounding_bound(np.array(1e-14), np.array(100), values) < 1e-13)
     True
     """
-    summed = 2.0 * gamma(read + 4) * values.size + (read + 4) * 2.0**-1074
-    return np.minimum(drift_share, 1.0) * values.width + summed
+    return mean_rounding(drift_share, read, values.size, values.width)
+
+
+@shared
+def mean_rounding(
+    drift_share: np.ndarray, read: np.ndarray, size: np.ndarray, width: np.ndarray
+) -> np.ndarray:
+    """`rounding_bound` of values whose range has such a size and width."""
+    summed = 2.0 * gamma(read + 4) * size + (read + 4) * 2.0**-1074
+    return np.minimum(drift_share, 1.0) * width + summed
+
+
+@shared
+def mean_error(share: np.ndarray, reach: np.ndarray, rounding: np.ndarray) -> np.ndarray:
+    """(1) of a mean that rounding has moved, and that: the far end of the range is `reach` away."""
+    return share * (reach + rounding) + rounding
+
+
+@shared
+def outward(bound: np.ndarray) -> np.ndarray:
+    """`bound` with what was rounded in computing it."""
+    return bound * (1.0 + 1e-12) + 2.0**-1074
 
 
 def output_bound(
@@ -314,10 +359,10 @@ def output_bound(
     reach = _furthest(output, values).max(axis=1, initial=0.0)
     largest = np.maximum(reach, np.abs(output).max(axis=1, initial=0.0))
     rounding = rounding_bound(drift_share, read, values) + estimated
-    bound = np.where(drift_share < 1.0, share * (reach + rounding) + rounding, largest)
-    return bound * (1.0 + 1e-12) + 2.0**-1074
+    return outward(np.where(drift_share < 1.0, mean_error(share, reach, rounding), largest))
 
 
+@shared
 def lse_bound(
     top: np.ndarray, mass: np.ndarray, share: np.ndarray, drift_share: np.ndarray
 ) -> np.ndarray:
@@ -331,9 +376,8 @@ def lse_bound(
     >>> bounds.lse_bound(top, mass, share, drift).round(4)
     array([0.1054])
     """
-    with np.errstate(divide="ignore"):
-        moved = -np.log1p(-share) - np.log1p(-np.minimum(drift_share, 1.0))
-        rounding = 1.0 + np.abs(top) + np.abs(np.log(mass))
+    moved = -np.log1p(-share) - np.log1p(-np.minimum(drift_share, 1.0))
+    rounding = 1.0 + abs(top) + abs(np.log(mass))
     return moved * (1.0 + 1e-12) + 8.0 * UNIT * rounding
 
 

@@ -25,12 +25,11 @@ from .cache_inputs import (
     check_dtype,
     check_scores,
 )
-from .cuts import cut_of, relu_offsets
+from .cuts import Measures, cut_of, relu_offsets
 from .growing_heads import GrowingHeads
 from .inputs import check_relu, check_rule, check_scale, rounding_unit
 from .reading import Cut, Readings, make_readings
 from .rules import Error, Rule, Sampled
-from .sampled import drift
 
 if TYPE_CHECKING:
     from .cuda import CudaCache
@@ -309,8 +308,7 @@ class KVCache:
             estimates = self._heads.sampled(
                 rule, asked.queries, asked.lengths, cut, self._scale, unit, readings
             )
-            moved = drift(readings, estimates, cut.errors)
-            got = certified(readings._replace(drift=moved), values, asked.dtype, estimates)
+            got = certified(readings, values, asked.dtype, estimates, cut.errors)
             return shaped(got, asked)
         self._heads.softmax(asked.queries, asked.lengths, cut, self._scale, readings)
         return certified_softmax(asked, values, cut, readings)
@@ -319,11 +317,14 @@ class KVCache:
         self, query: ArrayLike, rule: Rule
     ) -> tuple[Asked, bounds.ValueRange, Cut, Readings]:
         """Checked queries, the range of values of each, what it reads, and what is to be filled."""
-        asked, key_norms, values = self._asked(query)
-        lengths = np.tile(asked.lengths, self._heads.heads)
-        errors = bounds.score_error(asked.norms, key_norms, self._scale, self._head_dim)
-        cut = cut_of(rule, lengths, errors, rounding_unit(asked.dtype), values, self._scale)
-        return asked, values, cut, make_readings(len(lengths), self._value_dim)
+        asked = as_asked(query, self._shape, self._head_dim, len(self), self._dtype)
+        measures, unit = self._heads.measures(), rounding_unit(asked.dtype)
+        cut, _, sound = cut_of(rule, asked.queries, asked.lengths, measures, self._scale, unit)
+        if not sound:
+            self._norms(asked, measures)
+        frozen(asked.queries)
+        readings = make_readings(len(cut.errors), self._value_dim)
+        return asked, bounds.ValueRange(cut.low, cut.high), cut, readings
 
     def relu(self, query: ArrayLike, *, threshold: float, power: int = 1) -> Attended:
         """ReLU attention, exact up to rounding: weights max(0, scale <q, k> - threshold)^power.
@@ -367,10 +368,12 @@ class KVCache:
         self, query: ArrayLike, threshold: float
     ) -> tuple[Asked, bounds.ValueRange, np.ndarray, np.ndarray, Readings]:
         """Checked queries, ranges of values, offsets, errors, and what is to be filled."""
-        asked, key_norms, values = self._asked(query)
-        offsets, errors = relu_offsets(
-            threshold, asked.norms, key_norms, self._scale, self._head_dim
-        )
+        asked = as_asked(query, self._shape, self._head_dim, len(self), self._dtype)
+        measures, m = self._heads.measures(), len(asked.lengths)
+        of_norms = *self._norms(asked, measures), self._scale, self._head_dim
+        offsets, errors = relu_offsets(threshold, *of_norms)
+        frozen(asked.queries)
+        values = bounds.ValueRange(*(np.repeat(end, m, axis=0) for end in measures.values))
         return asked, values, offsets, errors, make_readings(len(errors), self._value_dim)
 
     def to(self, device: str) -> "KVCache | CudaCache":
@@ -541,10 +544,9 @@ class KVCache:
     def _rows(self, array: np.ndarray) -> np.ndarray:
         return frozen(array.reshape(*self._shape, *array.shape[1:]))
 
-    def _asked(self, query: ArrayLike) -> tuple[Asked, np.ndarray, bounds.ValueRange]:
-        """Checked queries; the largest norms of keys and the ranges of values of each."""
-        asked = as_asked(query, self._shape, self._head_dim, len(self), self._dtype)
-        m, measures = len(asked.lengths), self._heads.measures()
-        key_norms, low, high = (np.repeat(array, m, axis=0) for array in measures)
-        check_scores(asked.norms, key_norms, self._scale)
-        return asked, key_norms, bounds.ValueRange(low, high)
+    def _norms(self, asked: Asked, measures: Measures) -> tuple[np.ndarray, np.ndarray]:
+        """Norms of queries, which are checked, and largest norms of the keys of each."""
+        norms = bounds.norms(asked.queries.reshape(-1, self._head_dim))
+        key_norms = np.repeat(measures.norms, len(asked.lengths))
+        check_scores(asked, norms, key_norms, self._scale)
+        return norms, key_norms

@@ -23,8 +23,7 @@ def certified_softmax(
     asked: Asked, values: bounds.ValueRange, cut: Cut, readings: Readings
 ) -> Attended:
     """Certify what was read for softmax attention."""
-    moved = bounds.weight_drift(readings.mass, cut.errors, readings.reported)
-    return shaped(certified(readings._replace(drift=moved), values, asked.dtype), asked)
+    return shaped(certified(readings, values, asked.dtype, errors=cut.errors), asked)
 
 
 def certified_relu(asked: Asked, values: bounds.ValueRange, readings: Readings) -> Attended:

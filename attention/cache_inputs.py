@@ -7,9 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from halfspace.inputs import MOST_POINTS, as_count, as_real
-from halfspace.tiles import frozen
 
-from . import bounds
 from .inputs import LARGEST_SCORE, check_values, output_dtype
 
 KEPT = (np.dtype(np.float32), np.dtype(np.float64))
@@ -17,11 +15,10 @@ KEPT = (np.dtype(np.float32), np.dtype(np.float64))
 
 
 class Asked(NamedTuple):
-    """Checked queries; a row is a query of a kv head, those of one side by side."""
+    """Queries of the right shape; a row is a query of a kv head, those of one side by side."""
 
-    queries: np.ndarray  # (kv heads, m, head_dim) float64, read-only
+    queries: np.ndarray  # (kv heads, m, head_dim) float64, read-only once they are known to do
     lengths: np.ndarray  # (m,) int64, tokens that each sees
-    norms: np.ndarray  # (rows,) float64
     dtype: np.dtype  # of the output
     shape: tuple[int, ...]  # of rows, as they came
 
@@ -102,9 +99,11 @@ def check_finite(array: np.ndarray, name: str) -> None:
 def as_asked(
     query: ArrayLike, shape: tuple[int, ...], head_dim: int, count: int, dtype: np.dtype
 ) -> Asked:
-    """Queries of the last of `count` tokens; `shape` is that of batch and kv heads."""
+    """Queries of the last of `count` tokens; `shape` is that of batch and kv heads.
+
+    Their numbers are checked by `check_scores`, which takes them as they come from here.
+    """
     real = as_real(query, "query")
-    came = np.asarray(query)
     *batch, kv_heads = shape
     if real.ndim != len(shape) + 2 or real.shape[:-3] != tuple(batch):
         wanted = ", ".join([*map(str, batch), "heads", "length", str(head_dim)])
@@ -118,22 +117,24 @@ def as_asked(
         raise ValueError(
             f"query: expected length at most {count}, the tokens there are, got {length}"
         )
-    check_finite(real, "query")
     group = heads // kv_heads
-    rows = math.prod(shape), group * length
-    queries = frozen(real.astype(np.float64, order="C").reshape(*rows, d))
+    queries = real.astype(np.float64, order="C").reshape(math.prod(shape), group * length, d)
     lengths = np.arange(count - length + 1, count + 1)
+    same = type(query) is np.ndarray and query.dtype == dtype
     return Asked(
         queries,
         np.tile(lengths, group) if group != 1 else lengths,
-        bounds.norms(queries.reshape(-1, d)),
-        output_dtype(came, np.empty(0, dtype)),
+        dtype if same else output_dtype(np.asarray(query), np.empty(0, dtype)),
         real.shape[:-1],
     )
 
 
-def check_scores(norms: np.ndarray, key_norms: np.ndarray, scale: float) -> None:
-    """Check that scores of queries and keys of such norms, row by row, stay within float64."""
+def check_scores(asked: Asked, norms: np.ndarray, key_norms: np.ndarray, scale: float) -> None:
+    """Check that queries are finite, and that scores with keys of such norms stay within float64.
+
+    Norms are of queries, (rows,), and of keys, by row.
+    """
+    check_finite(asked.queries.reshape(*asked.shape, asked.queries.shape[-1]), "query")
     with np.errstate(over="ignore"):
         largest = (norms * key_norms).max(initial=0.0) * max(scale, 1.0)
     if not largest < LARGEST_SCORE:

@@ -15,6 +15,7 @@ from halfspace import parallel
 from halfspace.basis import Basis, fit_basis, norm_within, transformed
 from halfspace.codes import Heads, Ladder, Leading, Rows, Steps, encode, fit_leading, make_heads
 from halfspace.integer_dot import BLOCK
+from halfspace.jit import Bound
 from halfspace.tiles import TILE, arrays_of, frozen
 
 from .coded_keys import Aims, CodedKeys, aim_queries, fill_products
@@ -22,7 +23,7 @@ from .coded_reading import coded_relu, coded_rows
 from .coded_sampling import coded_sampled_rows
 from .reading import Cut, Readings
 from .room import ALL, BITS, Room, make_room, tiles_for, widened
-from .sampled import Aim, Estimates, make_estimates
+from .sampled import Aim, Estimates, Moments, make_estimates, moments_of
 
 SAMPLE = 4096
 """Keys that a basis, and as many that steps are fitted to."""
@@ -60,6 +61,17 @@ class Fit(NamedTuple):
     reach: float  # upper bound on the norms of coded keys
 
 
+class _Ready(NamedTuple):
+    """What answers queries until the keys change: kernels that know what there is to read."""
+
+    aim: Bound
+    products: Bound
+    softmax: Bound
+    sampled: Bound
+    relu: Bound
+    slots: int
+
+
 class CodedHead:
     """Keys and values of one head, and codes of the keys, in the order they came.
 
@@ -88,9 +100,13 @@ class CodedHead:
 
     def __setstate__(self, state: dict) -> None:
         self.__dict__.update(state)
+        self._forget()
         # A pickle forgets that arrays were read-only, and kernels are compiled for that.
         for array in arrays_of((self._basis, self._steps)):
             frozen(array)
+
+    def __getstate__(self) -> dict:
+        return self.__dict__ | {"_ready": None}
 
     def __len__(self) -> int:
         return self._count
@@ -111,9 +127,11 @@ class CodedHead:
         return not self._whole
 
     @property
-    def values(self) -> NDArray:
-        """Values there are."""
-        return self._values[: self._count]
+    def moments(self) -> Moments:
+        """Of the values there are."""
+        if self._moments is None:
+            self._moments = moments_of(self._values[: self._count])
+        return self._moments
 
     @property
     def coded(self) -> int:
@@ -138,6 +156,7 @@ class CodedHead:
     def live_in(self, room: Room) -> None:
         """Keep rows, from now on, in room that holds those there are."""
         self._keys, self._values, self._always, self._codes = room
+        self._forget()
 
     def take_over(self, room: Room, count: int, coded: int, fitted: int, fit: Fit) -> None:
         """Be the head that was in such a state."""
@@ -167,16 +186,17 @@ class CodedHead:
     def wait(self, count: int) -> None:
         """Take the first `count` rows of the room for the head's, where no codes are due."""
         self._count = count
+        self._forget()
 
     def advance(self, count: int) -> None:
         """Take the first `count` rows of the room for the head's; give them codes that are due."""
-        self._count = count
+        self.wait(count)
         if self.due(count):
             self._encode(count if self._whole else count // TILE * TILE)
 
     def crop(self, count: int) -> None:
         """Forget all but the first `count`."""
-        self._count = min(self._count, count)
+        self.wait(min(self._count, count))
         # Codes of a tile are written once: one that was cut through waits to be whole again.
         kept = min(self._coded, self._count // TILE * TILE)
         tiles = slice(kept // TILE, -(-self._coded // TILE))
@@ -227,6 +247,20 @@ class CodedHead:
     def _no_heads(self) -> Heads:
         return make_heads(0, 0, self._steps[0])
 
+    def _forget(self) -> None:
+        """Let nothing rest on keys and values as they were."""
+        self._ready, self._moments = None, None
+
+    def _kernels(self) -> _Ready:
+        """Kernels for what there is."""
+        ready = self._ready
+        if ready is None:
+            head = self._arrays()
+            kernels = aim_queries, fill_products, coded_rows, coded_sampled_rows, coded_relu
+            ready = _Ready(*(Bound(kernel, head) for kernel in kernels), len(head.keys))
+            self._ready = ready
+        return ready
+
     def _arrays(self) -> CodedKeys:
         """What kernels read: up to the last key, read-only."""
         tiles = -(-self._count // TILE)
@@ -246,14 +280,13 @@ class CodedHead:
         self, queries: NDArray, visible: NDArray, cut: Cut, scale: float, readings: Readings
     ) -> None:
         """Fill `readings` of softmax attention for queries (m, head_dim), float64."""
-        head, m = self._arrays(), len(queries)
-        aims = aim_queries(head, queries)
-        filled = self._products_of_one(head, aims) if m == 1 else np.empty((0, 0), np.int32)
+        ready, m = self._kernels(), len(queries)
+        aims = ready.aim(queries)
+        filled = self._products_of_one(ready, aims) if m == 1 else np.empty((0, 0), np.int32)
 
         def part(a: int, b: int) -> None:
             some = Readings(*(field[a:b] for field in readings))
-            coded_rows(
-                head,
+            ready.softmax(
                 _of(aims, a, b),
                 queries[a:b],
                 visible[a:b],
@@ -275,13 +308,12 @@ class CodedHead:
         readings: Readings,
     ) -> Estimates:
         """Fill `readings` by sampling or dropping, whichever reads less."""
-        head, m, estimates = self._arrays(), len(queries), make_estimates(len(queries))
-        aims = aim_queries(head, queries)
-        filled = self._products_of_one(head, aims) if m == 1 else np.empty((0, 0), np.int32)
+        ready, m, estimates = self._kernels(), len(queries), make_estimates(len(queries))
+        aims = ready.aim(queries)
+        filled = self._products_of_one(ready, aims) if m == 1 else np.empty((0, 0), np.int32)
 
         def part(a: int, b: int) -> None:
-            coded_sampled_rows(
-                head,
+            ready.sampled(
                 _of(aims, a, b),
                 goal.prior,
                 queries[a:b],
@@ -310,13 +342,12 @@ class CodedHead:
         readings: Readings,
     ) -> None:
         """Fill `readings` of ReLU attention; no key with <q, k> < offset is active."""
-        head = self._arrays()
-        aims = aim_queries(head, queries)
+        ready = self._kernels()
+        aims = ready.aim(queries)
 
         def part(a: int, b: int) -> None:
             some = Readings(*(field[a:b] for field in readings))
-            coded_relu(
-                head,
+            ready.relu(
                 _of(aims, a, b),
                 queries[a:b],
                 visible[a:b],
@@ -336,14 +367,15 @@ class CodedHead:
         each = BLOCK * len(self) * (KEY_NANOSECONDS + PRODUCT_NANOSECONDS * self._keys.shape[1])
         return [(a * BLOCK, min(b * BLOCK, m)) for a, b in parallel.parts(blocks, each)]
 
-    def _products_of_one(self, head: CodedKeys, aims: Aims) -> NDArray:
+    def _products_of_one(self, ready: _Ready, aims: Aims) -> NDArray:
         """Products of all keys with one query, by all threads."""
-        tiles = len(head.always)
-        out = np.empty((1, tiles * TILE), np.int32)
-        pieces = parallel.parts(tiles, TILE * head.keys.shape[1] * PRODUCT_NANOSECONDS)
-        parallel.run(
-            [lambda a=a, b=b: fill_products(head, aims.weights, 0, 1, a, b, out) for a, b in pieces]
+        tiles, weights, out = (
+            ready.slots // TILE,
+            aims.weights,
+            np.empty((1, ready.slots), np.int32),
         )
+        pieces = parallel.parts(tiles, TILE * self.dim * PRODUCT_NANOSECONDS)
+        parallel.run([lambda a=a, b=b: ready.products(weights, 0, 1, a, b, out) for a, b in pieces])
         return out
 
 

@@ -8,7 +8,7 @@ from halfspace import parallel
 from halfspace.basis import Basis
 from halfspace.codes import Ladder, Leading, Steps
 from halfspace.integer_dot import BLOCK
-from halfspace.jit import kernel
+from halfspace.jit import kernel, part
 from halfspace.tiles import TILE, frozen
 
 from .coded_head import Fit
@@ -49,7 +49,7 @@ def part_of(stack: object, h: int) -> object:
     return row if row.ndim else row.item()
 
 
-@kernel
+@part(counted=True)
 def head_at(heads, h, slots):
     """One head, with so many slots."""
     room, fit = heads.room, heads.fit
@@ -79,33 +79,33 @@ def head_at(heads, h, slots):
     )
 
 
-@kernel
-def _readings_at(readings, h, a, b):
-    """Those of queries a … b - 1 of one head."""
+@part(counted=True)
+def _readings_at(readings, a, b):
+    """Those of rows a … b - 1."""
     return Readings(
-        readings.output[h, a:b],
-        readings.top[h, a:b],
-        readings.mass[h, a:b],
-        readings.missed[h, a:b],
-        readings.drift[h, a:b],
-        readings.reported[h, a:b],
-        readings.looked[h, a:b],
+        readings.output[a:b],
+        readings.top[a:b],
+        readings.mass[a:b],
+        readings.missed[a:b],
+        readings.drift[a:b],
+        readings.reported[a:b],
+        readings.looked[a:b],
     )
 
 
-@kernel
-def _cut_at(cut, h, a, b):
-    """That of queries a … b - 1 of one head."""
+@part(counted=True)
+def _cut_at(cut, a, b):
+    """That of rows a … b - 1."""
     return Cut(
         cut.kind,
-        cut.parameters[h, a:b],
-        cut.offsets[h, a:b],
-        cut.errors[h, a:b],
-        cut.left[h, a:b],
-        cut.slack[h, a:b],
-        cut.low[h, a:b],
-        cut.high[h, a:b],
-        cut.width[h, a:b],
+        cut.parameters[a:b],
+        cut.offsets[a:b],
+        cut.errors[a:b],
+        cut.left[a:b],
+        cut.slack[a:b],
+        cut.low[a:b],
+        cut.high[a:b],
+        cut.width[a:b],
     )
 
 
@@ -122,18 +122,17 @@ def softmax_of_heads(heads, piece, slots, queries, lengths, cut, scale, readings
     queries : float64 array, shape (heads, m, head_dim)
     lengths : int64 array, shape (m,)
     cut, readings
-        As for `coded_rows`, with an axis for the heads before others.
+        As for `coded_rows`, by query of all heads.
     scale : float
     """
     none = np.empty((0, 0), np.int32)
-    a, b = piece.first, piece.last
+    a, b, m = piece.first, piece.last, queries.shape[1]
     for h in range(piece.head, piece.end):
         head, some = head_at(heads, h, slots), queries[h, a:b]
-        mine = _cut_at(cut, h, a, b)
+        mine = _cut_at(cut, h * m + a, h * m + b)
+        theirs = _readings_at(readings, h * m + a, h * m + b)
         aims = aim_queries(head, some)
-        coded_rows(
-            head, aims, some, lengths[a:b], mine, scale, none, _readings_at(readings, h, a, b)
-        )
+        coded_rows(head, aims, some, lengths[a:b], mine, scale, none, theirs)
 
 
 @kernel
@@ -147,22 +146,22 @@ def relu_of_heads(
     heads, piece, slots, queries, lengths, scale
         As for `softmax_of_heads`.
     offsets, errors, threshold, power, readings
-        As for `coded_relu`, with an axis for the heads before others.
+        As for `coded_relu`, by query of all heads.
     """
-    a, b = piece.first, piece.last
+    a, b, m = piece.first, piece.last, queries.shape[1]
     for h in range(piece.head, piece.end):
-        head, some = head_at(heads, h, slots), queries[h, a:b]
+        head, some, row = head_at(heads, h, slots), queries[h, a:b], h * m
         coded_relu(
             head,
             aim_queries(head, some),
             some,
             lengths[a:b],
-            offsets[h, a:b],
-            errors[h, a:b],
+            offsets[row + a : row + b],
+            errors[row + a : row + b],
             scale,
             threshold,
             power,
-            _readings_at(readings, h, a, b),
+            _readings_at(readings, row + a, row + b),
         )
 
 

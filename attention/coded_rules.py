@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from halfspace.jit import REASSOCIATED, kernel, part
+from halfspace.jit import REASSOCIATED, part
 from halfspace.predicate import LIMBS, exact_sign
 from halfspace.prefetch import prefetch_row
 from halfspace.quickselect import select
@@ -76,7 +76,7 @@ class Read(NamedTuple):
     mass: float  # of what was read, in units of exp(top); 0 where no average was taken yet
 
 
-@kernel
+@part(counted=True)
 def make_scratch(slots):
     """Room for one query after another over so many slots."""
     return Scratch(

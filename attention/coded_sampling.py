@@ -36,7 +36,7 @@ WIDEST_GAP = 8.0
 NEVER_DRAWN = 2.0 ** float(LEAST_DRAWN)
 
 
-@kernel
+@part(counted=True)
 def make_sampling(slots, value_dim):
     """Room to sample in, and proposals by slot."""
     room = np.empty((5, value_dim + 1))

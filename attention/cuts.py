@@ -1,62 +1,152 @@
 """What a rule has each query read, in the terms of `selection`: a share, a number, a half-space."""
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 
+from halfspace.jit import kernel, part
+
 from . import bounds, selection
+from .inputs import LARGEST_SCORE
 from .reading import Cut
 from .rules import Mass, Rule, Threshold, TopR
 
 
+class Measures(NamedTuple):
+    """What is known of the keys and values of some heads."""
+
+    norms: np.ndarray  # (heads,) float64, largest of a key
+    low: np.ndarray  # (heads, value_dim) float64, range of the values
+    high: np.ndarray  # alike
+
+    @property
+    def values(self) -> bounds.ValueRange:
+        """Ranges of the values."""
+        return bounds.ValueRange(self.low, self.high)
+
+
+class Planned(NamedTuple):
+    """What queries of all heads, row by row, are to read."""
+
+    cut: Cut
+    norms: np.ndarray  # (heads m,) float64, bounds on those of queries
+    sound: bool  # whether these are finite, and scores below `LARGEST_SCORE`
+
+
+class _Wish(NamedTuple):
+    """What a rule asks of queries, whatever the head."""
+
+    kind: int  # as in `selection`
+    parameters: np.ndarray  # (m,) float64
+    offset: float  # of a threshold
+    eps: float  # error of the output; negative where the rule names none
+
+
 def cut_of(
     rule: Rule,
-    visible: np.ndarray,
-    errors: np.ndarray,
-    unit: float,
-    values: bounds.ValueRange,
+    queries: np.ndarray,
+    lengths: np.ndarray,
+    measures: Measures,
     scale: float,
-) -> Cut:
-    """The cut of queries that see so many keys.
+    unit: float,
+) -> Planned:
+    """The cut of queries that see so many keys, whose numbers have not been checked.
 
     Parameters
     ----------
-    rule : TopR, Threshold, Mass or Error
-    visible : ndarray of int64, shape (m,)
-    errors : ndarray of float64, shape (m,)
-        Bounds on the rounding error of a float64 score.
-    unit : float
-        Relative rounding error of the output's dtype.
-    values : ValueRange
-        Of the head, or of each query's.
+    rule : TopR, Threshold, Mass, Error or Sampled
+    queries : ndarray of float64, shape (heads, m, head_dim)
+    lengths : ndarray of int64, shape (m,)
+    measures : Measures
+        Of the heads.
     scale : float
         Of scores.
+    unit : float
+        Relative rounding error of the output's dtype.
     """
-    m = len(visible)
-    offsets, left, slack = np.zeros((3, m))
+    heads, m, _ = queries.shape
+    wish = _wish_of(rule, lengths, scale)
+    numbers, spans = np.empty((7, heads * m)), np.empty((2, heads * m, measures.low.shape[1]))
+    norms, parameters, offsets, errors, left, slack, width = numbers
+    sound = _fill_cut(queries, lengths, *measures, *wish[1:], scale, unit, numbers, spans)
+    cut = Cut(wish.kind, parameters, offsets, errors, left, slack, *spans, width)
+    return Planned(cut, norms, sound)
+
+
+def _wish_of(rule: Rule, lengths: np.ndarray, scale: float) -> _Wish:
+    m = len(lengths)
     if isinstance(rule, TopR):
-        kind = selection.TOP_R
-        lengths, places = np.unique(visible, return_inverse=True)
-        parameters = np.array([rule.count(int(n)) for n in lengths], np.float64)[places]
-    elif isinstance(rule, Threshold):
-        offset = rule.b / scale
-        kind, parameters = selection.THRESHOLD, np.zeros(m)
+        if m == 1:
+            return _Wish(selection.TOP_R, np.array([float(rule.count(int(lengths[0])))]), 0.0, -1.0)
+        several, places = np.unique(lengths, return_inverse=True)
+        counts = np.array([rule.count(int(n)) for n in several], np.float64)
+        return _Wish(selection.TOP_R, counts[places], 0.0, -1.0)
+    if isinstance(rule, Threshold):
+        offset = float(rule.b / scale)
         if math.isfinite(offset):
-            offsets = np.full(m, offset)
-        else:
-            kind = selection.TOP_R
-            parameters = visible.astype(np.float64) if offset < 0.0 else np.zeros(m)
-    elif isinstance(rule, Mass):
-        kind, parameters = selection.SHARE, np.full(m, 1.0 - rule.p)
-    else:
-        kind = selection.SHARE
-        left, slack = _allowed_errors(rule.eps, visible, errors, unit, values)
-        parameters = _shares(left, values.width + slack)
-    low, high = (np.broadcast_to(end, (m, end.shape[-1])) for end in (values.low, values.high))
-    width = np.broadcast_to(values.width, m)
-    # Copied, though one row would do as it is: kernels are compiled for what can be written to.
-    ends = (each.copy() for each in (low, high, width))
-    return Cut(kind, parameters, offsets, errors, left, slack, *ends)
+            return _Wish(selection.THRESHOLD, np.zeros(m), offset, -1.0)
+        every = lengths.astype(np.float64) if offset < 0.0 else np.zeros(m)
+        return _Wish(selection.TOP_R, every, 0.0, -1.0)
+    if isinstance(rule, Mass):
+        return _Wish(selection.SHARE, np.full(m, 1.0 - rule.p), 0.0, -1.0)
+    return _Wish(selection.SHARE, np.zeros(m), 0.0, float(rule.eps))
+
+
+@part
+def _norm(query):
+    """`bounds.norms` of one row; NaN where an entry is not finite."""
+    largest, squares = 0.0, 0.0
+    for j in range(query.size):
+        largest = max(largest, abs(query[j]))
+    unit = largest if largest > 0.0 else 1.0
+    for j in range(query.size):
+        ratio = query[j] / unit
+        squares += ratio * ratio
+    return bounds.norm_above(largest, squares)
+
+
+@part
+def _rounding(error, length, size, width):
+    """What rounding does at most to a mean of so many values."""
+    drift = bounds.weight_drift(1.0, error, length)
+    # Where all weights may be rounding, no bound is reached.
+    return bounds.mean_rounding(drift, length, size, width) if drift < 1.0 else np.inf
+
+
+@part
+def _share(left, furthest):
+    """Share of the mass that may be missed where it may be so far from what was read."""
+    return min(left / furthest, 1.0) if furthest > 0.0 else 1.0
+
+
+@kernel
+def _fill_cut(
+    queries, lengths, norms, low, high, parameters, offset, eps, scale, unit, numbers, spans
+):
+    """Fill the numbers of queries and the ranges of their values; whether scores stay in range."""
+    heads, m, d = queries.shape
+    sound, steepest = True, max(scale, 1.0)
+    for h in range(heads):
+        size, width = 0.0, 0.0
+        for c in range(low.shape[1]):
+            size = max(size, max(abs(low[h, c]), abs(high[h, c])))
+            width = max(width, high[h, c] - low[h, c])
+        for i in range(m):
+            row, norm = h * m + i, _norm(queries[h, i])
+            sound &= norm * norms[h] * steepest < LARGEST_SCORE
+            error = bounds.score_error(norm, norms[h], scale, d)
+            share, left, slack = parameters[i], 0.0, 0.0
+            if eps >= 0.0:
+                slack = _rounding(error, lengths[i], size, width)
+                left = max(0.0, eps * (1.0 - 1e-9) - slack - unit * size)
+                share = _share(left, width + slack)
+            numbers[0, row], numbers[1, row], numbers[2, row] = norm, share, offset
+            numbers[3, row], numbers[4, row], numbers[5, row] = error, left, slack
+            numbers[6, row] = width
+            for c in range(low.shape[1]):
+                spans[0, row, c], spans[1, row, c] = low[h, c], high[h, c]
+    return sound
 
 
 def relu_offsets(
@@ -79,26 +169,3 @@ def relu_offsets(
     errors += bounds.UNIT * 4.0 * (abs(threshold) + norms * key_norms * scale)
     with np.errstate(over="ignore"):
         return bounds.nudged((threshold - errors) / scale, -4.0), errors
-
-
-def _allowed_errors(
-    eps: float,
-    visible: np.ndarray,
-    errors: np.ndarray,
-    unit: float,
-    values: bounds.ValueRange,
-) -> tuple[np.ndarray, np.ndarray]:
-    """What missed mass may cost of eps, and what rounding does at most."""
-    drift_share = bounds.weight_drift(np.ones(len(visible)), errors, visible)
-    rounding = bounds.rounding_bound(drift_share, visible, values)
-    # Where all weights may be rounding, no bound is reached.
-    rounding[drift_share >= 1.0] = np.inf
-    left = eps * (1.0 - 1e-9) - rounding - unit * values.size
-    return np.maximum(left, 0.0), rounding
-
-
-def _shares(left: np.ndarray, furthest: np.ndarray) -> np.ndarray:
-    """Shares of the mass that may be missed where it may be so far from what was read."""
-    with np.errstate(over="ignore"):
-        share = np.divide(left, furthest, out=np.ones_like(left), where=furthest > 0.0)
-    return np.clip(share, 0.0, 1.0)

@@ -18,7 +18,7 @@ from halfspace.tiles import frozen
 from . import bounds, prefill, products, sampled
 from .attended import Attended, certified
 from .coded_head import CodedHead
-from .cuts import cut_of, relu_offsets
+from .cuts import Measures, cut_of, relu_offsets
 from .indexed_head import IndexedHead
 from .inputs import (
     LARGEST_SCORE,
@@ -284,15 +284,14 @@ class Decoder:
         """
         check_rule(rule)
         asked, cut = self._ask_softmax(query, rule, lengths, dtype)
-        queries, norms, visible, errors, dtype, readings = asked
+        queries, norms, visible, errors, _, readings = asked
         if isinstance(rule, Sampled):
-            values, unit = self._head.values, rounding_unit(dtype)
-            goal = sampled.aim(rule, queries, values, self._values, visible, errors, unit)
+            moments, unit = self._head.moments, rounding_unit(asked.dtype)
+            goal = sampled.aim(rule, queries, moments, self._values, visible, errors, unit)
             estimates = self._head.sampled(goal, queries, visible, cut, self.scale, readings)
-            drift = sampled.drift(readings, estimates, errors)
-            return certified(readings._replace(drift=drift), self._values, dtype, estimates)
+            return certified(readings, self._values, asked.dtype, estimates, errors)
         if (whole := self._whole(rule, cut, queries, norms, visible, readings)) is not None:
-            return certified(readings, self._values, dtype, whole)
+            return certified(readings, self._values, asked.dtype, whole)
         self._head.softmax(queries, visible, cut, self.scale, readings)
         return self._certified_softmax(asked)
 
@@ -301,18 +300,21 @@ class Decoder:
     ) -> tuple[Asked, Cut]:
         """Check what `softmax` is asked; the queries, and what the rule has them read."""
         dtype = check_output_dtype(dtype)
-        queries, norms = self._queries(query)
+        queries = self._queries(query)
         visible = self._visible(len(queries), lengths)
-        errors = bounds.score_error(norms, self._key_norm, self.scale, self.dim)
-        cut = cut_of(rule, visible, errors, rounding_unit(dtype), self._values, self.scale)
+        low, high = self._values
+        measures = Measures(np.array([self._key_norm]), low[None], high[None])
+        cut, norms, sound = cut_of(
+            rule, queries[None], visible, measures, self.scale, rounding_unit(dtype)
+        )
+        if not sound:
+            self._norms(queries)
         readings = make_readings(len(queries), self.value_dim)
-        return Asked(queries, norms, visible, errors, dtype, readings), cut
+        return Asked(frozen(queries), norms, visible, cut.errors, dtype, readings), cut
 
     def _certified_softmax(self, asked: Asked) -> Attended:
         """Certify what was read for softmax attention."""
-        readings = asked.readings
-        drift = bounds.weight_drift(readings.mass, asked.errors, readings.reported)
-        return certified(readings._replace(drift=drift), self._values, asked.dtype)
+        return certified(asked.readings, self._values, asked.dtype, errors=asked.errors)
 
     def _whole(
         self,
@@ -382,8 +384,8 @@ class Decoder:
     ) -> tuple[Asked, np.ndarray]:
         """Check what `relu` is asked; the queries, and offsets below which no key is active."""
         dtype = check_output_dtype(dtype)
-        queries, norms = self._queries(query)
-        visible = self._visible(len(queries), lengths)
+        queries = frozen(self._queries(query))
+        norms, visible = self._norms(queries), self._visible(len(queries), lengths)
         offsets, errors = relu_offsets(threshold, norms, self._key_norm, self.scale, self.dim)
         readings = make_readings(len(queries), self.value_dim)
         return Asked(queries, norms, visible, errors, dtype, readings), offsets
@@ -430,20 +432,23 @@ class Decoder:
 
         return CudaDecoder(self, number)
 
-    def _queries(self, query: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-        """Checked queries in float64, and their norms."""
+    def _queries(self, query: ArrayLike) -> np.ndarray:
+        """Queries in float64, finite."""
         queries = as_points(query, "query")
         if queries.shape[1] != self.dim:
             raise ValueError(
                 f"query: expected head_dim {self.dim} as of key, got {queries.shape[1]}"
             )
-        queries = frozen(queries.astype(np.float64))
+        return queries.astype(np.float64)
+
+    def _norms(self, queries: np.ndarray) -> np.ndarray:
+        """Norms of queries, whose scores are checked to stay within float64."""
         norms = bounds.norms(queries)
         with np.errstate(over="ignore"):
             largest = norms.max(initial=0.0) * self._key_norm * max(self.scale, 1.0)
         if not largest < LARGEST_SCORE:
             raise ValueError(f"query: expected scores below {LARGEST_SCORE}, got up to {largest}")
-        return queries, norms
+        return norms
 
     def _visible(self, m: int, lengths: ArrayLike | None) -> np.ndarray:
         """Keys each query sees: the first so many slots."""

@@ -15,7 +15,8 @@ searched for the number, then the run is walked.
 
 import numpy as np
 
-from halfspace.jit import REASSOCIATED, part
+from halfspace.jit import REASSOCIATED, kernel, part
+from halfspace.tiles import frozen
 
 RUN = 8
 """Slots whose weights are summed up before they are searched."""
@@ -24,25 +25,31 @@ _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _FIRST, _SECOND = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 
 
-@np.errstate(over="ignore")
 def seeds(seed: int, queries: np.ndarray) -> np.ndarray:
     """State of each query's generator, (m,) uint64, from the seed and the query's bytes."""
-    words = np.ascontiguousarray(queries, np.float64).view(np.uint64)
-    # Mixed first, or else neighbouring seeds would meet in neighbouring queries.
-    state = _mix(np.full(len(words), seed, np.uint64) + _GOLDEN)
-    for j in range(words.shape[1]):
-        state = _mix((state ^ words[:, j]) + _GOLDEN)
-    return state
+    words = frozen(np.ascontiguousarray(queries, np.float64).view(np.uint64))
+    states = np.empty(len(words), np.uint64)
+    _fill_states(np.uint64(seed), words, states)
+    return states
 
 
-def _mix(z):
+@part
+def _mixed(z):
     """Finaliser of splitmix64."""
     z = (z ^ (z >> np.uint64(30))) * _FIRST
     z = (z ^ (z >> np.uint64(27))) * _SECOND
     return z ^ (z >> np.uint64(31))
 
 
-_mixed = part(_mix)
+@kernel
+def _fill_states(seed, words, states):
+    # Mixed first, or else neighbouring seeds would meet in neighbouring queries.
+    first = _mixed(seed + _GOLDEN)
+    for q in range(words.shape[0]):
+        state = first
+        for j in range(words.shape[1]):
+            state = _mixed((state ^ words[q, j]) + _GOLDEN)
+        states[q] = state
 
 
 @part

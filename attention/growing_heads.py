@@ -23,6 +23,7 @@ from . import bounds
 from .arrays_by_name import arrays_by_name, as_stored, from_arrays
 from .coded_head import CHUNK, KEY_NANOSECONDS, PRODUCT_NANOSECONDS, CodedHead, Fit
 from .coded_heads import CodedHeads, part_of, pieces, relu_of_heads, softmax_of_heads, stacked
+from .cuts import Measures
 from .reading import Cut, Readings
 from .room import Room, make_room, tiles_for, widened
 from .rules import Sampled
@@ -145,15 +146,15 @@ class GrowingHeads:
             setattr(self, name, getattr(self, name)[old])
         self._live_in(room)
 
-    def measures(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Largest norms of keys (heads,), and the range of values, (heads, value_dim) twice."""
+    def measures(self) -> Measures:
+        """Measures of the keys and values there are."""
         for norms, low, high in self._measures(self._measured, self._count):
             if self._measured:
                 norms = np.maximum(norms, self._key_norms)
                 low, high = np.minimum(low, self._low), np.maximum(high, self._high)
             self._key_norms, self._low, self._high = norms, low, high
             self._measured = self._count
-        return self._key_norms, self._low, self._high
+        return Measures(self._key_norms, self._low, self._high)
 
     def softmax(
         self, queries: np.ndarray, lengths: np.ndarray, cut: Cut, scale: float, readings: Readings
@@ -171,9 +172,7 @@ class GrowingHeads:
         readings : Readings
             Filled, (heads m, ...).
         """
-        shape = queries.shape[:2]
-        mine = Cut(cut.kind, *(array.reshape(*shape, *array.shape[1:]) for array in cut[1:]))
-        self._run(self._softmax, queries, lengths, (mine, scale), readings)
+        self._run(self._softmax, queries, lengths, (cut, scale), readings)
 
     def sampled(
         self,
@@ -192,7 +191,7 @@ class GrowingHeads:
             rows = slice(h * m, (h + 1) * m)
             span = bounds.ValueRange(self._low[h], self._high[h])
             mine, asked = cut.of(rows), frozen(queries[h])
-            goal = aim(rule, asked, head.values, span, lengths, mine.errors, unit)
+            goal = aim(rule, asked, head.moments, span, lengths, mine.errors, unit)
             some = Readings(*(field[rows] for field in readings))
             got = head.sampled(goal, asked, lengths, mine, scale, some)
             for all_of_them, those in zip(estimates, got, strict=True):
@@ -212,8 +211,7 @@ class GrowingHeads:
         readings: Readings,
     ) -> None:
         """Fill the readings of ReLU attention; what is by query is by query of all heads."""
-        shape = queries.shape[:2]
-        mine = offsets.reshape(shape), errors.reshape(shape), scale, threshold, power
+        mine = offsets, errors, scale, threshold, power
         self._run(self._relu, queries, lengths, mine, readings)
 
     def state(self) -> dict[str, np.ndarray]:
@@ -279,16 +277,15 @@ class GrowingHeads:
         """Fill the readings, by threads where that pays."""
         heads, m, d = queries.shape
         slots = -(-self._count // TILE) * TILE
-        mine = Readings(*(field.reshape(heads, m, *field.shape[1:]) for field in readings))
-        some = slots, queries, lengths, *arguments, mine
+        some = slots, queries, lengths, *arguments, readings
         of_threads = pieces(heads, m, slots * (KEY_NANOSECONDS + PRODUCT_NANOSECONDS * d))
         parallel.run([lambda piece=piece: kernel(piece, *some) for piece in of_threads])
-        self.count_reads(mine.looked, mine.reported)
+        self.count_reads(readings.looked.reshape(heads, m), readings.reported.reshape(heads, m))
 
     def count_reads(self, looked: np.ndarray, reported: np.ndarray) -> None:
         """Count keys that queries (heads, m) saw, and read."""
-        self._seen += looked.sum(axis=1)
-        self._read += reported.sum(axis=1)
+        self._seen += np.add.reduce(looked, axis=1)
+        self._read += np.add.reduce(reported, axis=1)
 
     def _measures(
         self, first: int, last: int

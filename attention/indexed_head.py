@@ -5,6 +5,8 @@ query the index gives candidates — all keys where nothing prunes, else the rep
 low enough for the certificate — whose scores by the index's float filter decide what is read.
 """
 
+import functools
+
 import numpy as np
 
 import halfspace
@@ -13,7 +15,7 @@ from halfspace.tiles import TILE, arrays_of, frozen
 
 from . import bounds, selection
 from .reading import Candidates, Cut, Head, Readings, make_readings, relu_rows, softmax_rows
-from .sampled import Aim, Estimates, make_estimates, sampled_rows
+from .sampled import Aim, Estimates, Moments, make_estimates, moments_of, sampled_rows
 
 KEY_NANOSECONDS = 2.0
 """Rough cost of looking at one key, to decide whether threads pay."""
@@ -64,10 +66,10 @@ class IndexedHead:
         for array in arrays_of(self._head):
             frozen(array)
 
-    @property
-    def values(self) -> np.ndarray:
-        """Values by slot."""
-        return self._head.values
+    @functools.cached_property
+    def moments(self) -> Moments:
+        """Of the values."""
+        return moments_of(self._head.values)
 
     @property
     def dim(self) -> int:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from halfspace.jit import kernel, part
+from halfspace.jit import kernel, part, shared
 from halfspace.query import prepare
 from halfspace.tiles import TILE, used_lanes
 
@@ -20,7 +20,6 @@ from .deviations import Means
 from .draws import RUN, seeds
 from .reading import (
     LARGEST_EXPONENT,
-    Readings,
     average_softmax,
     largest,
     score_lanes,
@@ -87,10 +86,27 @@ class Aim(NamedTuple):
     targets: np.ndarray  # (m,) bounds to be reached by sampling; not positive: not to be tried
 
 
+class Moments(NamedTuple):
+    """Where the mean of some values is and how they vary, by a sample; nothing rests on it."""
+
+    centre: np.ndarray  # (value_dim,) float64
+    spread: np.ndarray  # (value_dim,) float64
+
+
+@np.errstate(over="ignore", invalid="ignore")
+def moments_of(values: np.ndarray) -> Moments:
+    """Moments of values (n, value_dim); zero for none."""
+    if not len(values):
+        return Moments(np.zeros(values.shape[1]), np.zeros(values.shape[1]))
+    places = np.linspace(0, len(values) - 1, min(len(values), SAMPLE)).astype(np.int64)
+    some = values[places].astype(np.float64)
+    return Moments(some.mean(axis=0), some.std(axis=0))
+
+
 def aim(
     rule: Sampled,
     queries: np.ndarray,
-    values: np.ndarray,
+    moments: Moments,
     span: bounds.ValueRange,
     visible: np.ndarray,
     errors: np.ndarray,
@@ -102,7 +118,7 @@ def aim(
     ----------
     rule : Sampled
     queries : float64 array, shape (m, head_dim)
-    values : array, shape (n, value_dim)
+    moments : Moments
     span : ValueRange
         Of the values.
     visible : int64 array, shape (m,)
@@ -112,31 +128,23 @@ def aim(
     unit : float
         Relative rounding error of the output's dtype.
     """
-    drift = bounds.weight_drift(np.ones(len(visible)), errors, visible + ROUNDED)
+    terms = visible + ROUNDED
+    drift = bounds.weight_drift(np.ones(len(visible)), errors, terms)
     # The mass may be overestimated by sampling; no further than by this factor.
-    rounding = 4.0 * bounds.rounding_bound(drift, visible + ROUNDED, span)
-    targets = rule.eps * (1.0 - 1e-9) - rounding - unit * span.size
-    if not len(values) or not 1.0 / SQUARED <= span.width <= 2.0 * span.size <= SQUARED:
+    size, width = span.size, span.width
+    rounding = 4.0 * bounds.mean_rounding(drift, terms, size, width)
+    targets = rule.eps * (1.0 - 1e-9) - rounding - unit * size
+    # Of no values at all, the width is zero.
+    if not 1.0 / SQUARED <= width <= 2.0 * size <= SQUARED:
         targets = np.full(len(visible), -1.0)
-    return Aim(_prior(values, span, rule.delta), seeds(int(rule.seed), queries), targets)
+    prior = Prior(*span, *moments, width, float(rule.delta), PRICE)
+    return Aim(prior, seeds(int(rule.seed), queries), targets)
 
 
-@np.errstate(over="ignore", invalid="ignore")
-def _prior(values: np.ndarray, span: bounds.ValueRange, delta: float) -> Prior:
-    places = np.linspace(0, len(values) - 1, min(len(values), SAMPLE)).astype(np.int64)
-    some = values[places].astype(np.float64)
-    centre, spread = np.zeros(values.shape[1]), np.zeros(values.shape[1])
-    if len(some):
-        centre, spread = some.mean(axis=0), some.std(axis=0)
-    return Prior(span.low, span.high, centre, spread, span.width, float(delta), PRICE)
-
-
-def drift(readings: Readings, estimates: Estimates, errors: np.ndarray) -> np.ndarray:
-    """`bounds.weight_drift` of what was read and of what was estimated from it."""
-    mass = readings.mass + estimates.mass_error
-    moved = bounds.weight_drift(mass, errors, readings.reported)
-    # Heavy keys were weighed in another unit.
-    return moved + np.where(estimates.sampled, 16.0 * bounds.UNIT * mass, 0.0)
+@shared
+def heavier_drift(mass: np.ndarray) -> np.ndarray:
+    """What the drift of a mass has more where heavy keys were weighed in another unit."""
+    return 16.0 * bounds.UNIT * mass
 
 
 @part

@@ -16,6 +16,7 @@ import numpy as np
 from numba import types
 from numba.core.caching import FunctionCache
 from numba.core.compiler import CompileResult
+from numba.extending import overload
 
 MARGIN_COVERED = frozenset({"contract", "nsz"})
 """LLVM flags where a margin covers the rounding error: fused multiply-add, unsigned zero."""
@@ -75,12 +76,13 @@ def part(
     *,
     flags: frozenset[str] = frozenset(),
     inline: bool = False,
+    counted: bool = False,
 ) -> Callable:
     """Compile `function` as a part of kernels: called from compiled code only.
 
-    It is cached with the kernels it is part of. It may neither allocate nor return arrays, so it is
-    compiled without reference counts: what runs once a tile would cost less than counting
-    references to its arrays.
+    It is cached with the kernels it is part of. Unless `counted`, it may neither allocate nor
+    return arrays, so it is compiled without reference counts: what runs once a tile would cost less
+    than counting references to its arrays.
 
     Parameters
     ----------
@@ -90,9 +92,11 @@ def part(
         Named LLVM fast-math flags; only where the caller's margin covers what they may change.
     inline : bool
         Inline into every caller: for what runs once a tile.
+    counted : bool
+        With reference counts: for what makes or returns arrays, once a query at most.
     """
     if function is None:
-        return functools.partial(part, flags=flags, inline=inline)
+        return functools.partial(part, flags=flags, inline=inline, counted=counted)
     function.is_part = True
     if numba.config.DISABLE_JIT:
         return function
@@ -100,7 +104,7 @@ def part(
         error_model="numpy",
         fastmath=set(flags),
         forceinline=inline,
-        _nrt=False,
+        _nrt=counted,
         # No way in from Python or C: that is half the compile time of a small function.
         no_cpython_wrapper=True,
         no_cfunc_wrapper=True,
@@ -109,13 +113,42 @@ def part(
     # dispatcher's table of entry points, so that such a call ends in the exception.
 
     def add_overload(result: CompileResult) -> None:
-        if _holds_arrays(result.signature.return_type):
+        if not counted and _holds_arrays(result.signature.return_type):
             raise TypeError(f"{function.__name__}: expected a part to return no arrays")
         dispatcher.overloads[tuple(result.signature.args)] = result
 
     dispatcher.add_overload = add_overload
     dispatcher._compile_for_args = functools.partial(_refuse, function.__name__)
     return dispatcher
+
+
+def shared(function: Callable) -> Callable:
+    """Let kernels call, of numbers, what Python calls of arrays: a formula stands once.
+
+    Parameters
+    ----------
+    function : callable
+        Arithmetic and numpy's functions of its arguments, which are numbers or arrays.
+
+    Returns
+    -------
+    callable
+        The function, run under IEEE rules without numpy's floating-point warnings; kernels and
+        parts may call it.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from halfspace.jit import kernel, shared
+    >>> half = shared(lambda x: np.minimum(x, 8.0) / 2.0)
+    >>> half(np.array([6.0, 10.0])), kernel(lambda x: half(x) + 1.0)(6.0)
+    (array([3., 4.]), 4.0)
+    """
+    quiet = np.errstate(all="ignore")(function)
+    if not numba.config.DISABLE_JIT:
+        options = {"error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+        overload(quiet, strict=False, jit_options=options)(lambda *arguments: function)
+    return quiet
 
 
 def _holds_arrays(kind: types.Type) -> bool:

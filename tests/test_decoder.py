@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 import halfspace
-from attention import Attended, Decoder, Error, TopR, bounds, dense, merge
+from attention import Attended, Decoder, Error, TopR, dense, merge
 from attention.coded_reading import coded_rows
-from attention.cuts import cut_of
+from attention.cuts import Measures, cut_of
 from attention.reading import softmax_rows
 
 from .sizes import JIT
@@ -58,9 +58,12 @@ def test_no_queries(decoder):
 
 
 def test_one_query_and_many_take_the_same_kernels():
-    span = bounds.ValueRange(np.zeros(2), np.ones(2))
+    measures = Measures(np.ones(1), np.zeros((1, 2)), np.ones((1, 2)))
     for rule in (TopR(1), Error(0.1)):
-        cuts = [cut_of(rule, np.full(m, 9), np.zeros(m), 0.0, span, 1.0) for m in (1, 2)]
+        queries = (np.ones((1, m, 3)) for m in (1, 2))
+        cuts = [
+            cut_of(rule, some, np.full(len(some[0]), 9), measures, 1.0, 0.0)[0] for some in queries
+        ]
         assert numba.typeof(cuts[0]) == numba.typeof(cuts[1])
 
 

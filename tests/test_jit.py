@@ -6,7 +6,7 @@ import numba
 import numpy as np
 import pytest
 
-from halfspace.jit import kernel, part
+from halfspace.jit import kernel, part, shared
 
 from .sizes import JIT
 
@@ -44,3 +44,26 @@ def test_a_part_that_returns_arrays_is_refused():
 def test_a_part_is_not_called_from_python():
     with pytest.raises(TypeError, match="_size is a part of kernels"):
         _size(np.ones(4))
+
+
+@shared
+def _double(x):
+    return 2.0 * x
+
+
+@shared
+def _quotient(x, y):
+    return np.fmin(_double(x) / y, 1.0)
+
+
+@kernel
+def _fill_quotients(x, y, out):
+    for i in range(x.size):
+        out[i] = _quotient(x[i], y[i])
+
+
+def test_a_formula_is_for_numbers_in_kernels_and_for_arrays():
+    """Under IEEE rules in both: 0 / 0 is no error, and raises no warning."""
+    x, y, out = np.array([0.0, 1.0, 3.0]), np.array([0.0, 8.0, 0.0]), np.empty(3)
+    _fill_quotients(x, y, out)
+    assert out.tolist() == _quotient(x, y).tolist() == [1.0, 0.25, 1.0]
