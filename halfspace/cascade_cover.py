@@ -37,6 +37,9 @@ STRETCH = 16
 WAITING = 2 * GROUP
 """Masks there is room for before they are listed: more than what all queries add."""
 
+LEAST_ROW = 64
+"""Bytes that a row counts for at least, to decide whether a list is long."""
+
 _ONE, _NONE = np.uint64(1), np.int64(0)  # plain zeros would have parts compiled once more
 
 
@@ -236,7 +239,11 @@ def cover_cascade(
         make_sums(),
         np.zeros(LIMBS, np.int64),
     )
-    long = _NONE if stop_at_first else LONG // first_rows(cascade.rows.codes, cascade.points).size
+    long = (
+        _NONE
+        if stop_at_first
+        else LONG // max(LEAST_ROW, first_rows(cascade.rows.codes, cascade.points).size)
+    )
     waiting, listed = make_waiting(STRETCH if group == 1 else WAITING, long), _NONE
     heads = cascade.heads.codes.shape[0]
     for head in range(heads):

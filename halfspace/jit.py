@@ -141,7 +141,7 @@ def shared(function: Callable) -> Callable:
     >>> import numpy as np
     >>> from halfspace.jit import kernel, shared
     >>> half = shared(lambda x: np.minimum(x, 8.0) / 2.0)
-    >>> half(np.array([6.0, 10.0])), kernel(lambda x: half(x) + 1.0)(6.0)
+    >>> half(np.array([6.0, 10.0])), float(kernel(lambda x: half(x) + 1.0)(6.0))
     (array([3., 4.]), 4.0)
     """
     quiet = np.errstate(all="ignore")(function)

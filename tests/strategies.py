@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import halfspace
 from halfspace import basis as bases
-from halfspace import cascade, cascade_fit, codes
+from halfspace import cascade, cascade_fit, cascade_shape, codes
 from halfspace.integer_dot import GROUPS
 
 from . import oracle
@@ -157,6 +157,13 @@ def any_steps(sample, bits, rng):
     inverse = (1.0 / step.astype(np.float64)).astype(np.float32)
     arrays = (codes.frozen(array) for array in (low, step, inverse))
     return codes.Steps(*arrays, steps.middle, steps.most)
+
+
+def choose_always(monkeypatch, p, bits, rows):
+    """Have every cascade made with one shape."""
+    shape, shares = cascade_shape.Shape(p, bits, rows), np.array([[0.02], [0.001], [1.0], [2.0]])
+    choice = cascade_shape._Choice(shape, *shares)
+    monkeypatch.setattr(cascade_shape, "_choose", lambda *_: choice)
 
 
 def any_fit(points, normals, expected_count, *, rng):

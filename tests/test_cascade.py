@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import halfspace
 from halfspace import basis as bases
-from halfspace import cascade, cascade_fit, cascade_shape, cover
+from halfspace import cascade, cascade_fit, cover
 from halfspace.cascade_stages import make_targets
 from halfspace.inputs import as_queries
 from halfspace.integer_dot import AHEAD, BLOCK, rows_ahead, survivors
@@ -19,16 +19,9 @@ from halfspace.tiles import LINE, TILE, popcount, used_lanes
 
 from .datasets import DATASETS, cloud
 from .sizes import JIT, LARGE, SMALL, examples
-from .strategies import DTYPES, build_anyhow, queries, rngs
+from .strategies import DTYPES, build_anyhow, choose_always, queries, rngs
 
 PLENTY = 20_000 if JIT else 640
-
-
-def choose_always(monkeypatch, p, bits, rows):
-    """Have every cascade made with one shape."""
-    shape, shares = cascade_shape.Shape(p, bits, rows), np.array([[0.02], [0.001], [1.0], [2.0]])
-    choice = cascade_shape._Choice(shape, *shares)
-    monkeypatch.setattr(cascade_shape, "_choose", lambda *_: choice)
 
 
 def assert_as_scan(index, points, normals, offsets, k=7):

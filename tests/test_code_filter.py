@@ -21,7 +21,7 @@ from . import oracle
 from .datasets import DATASETS, cloud
 from .oracle import unpacked
 from .sizes import JIT, SMALL, examples
-from .strategies import DTYPES, build_anyhow, queries, rngs
+from .strategies import DTYPES, build_anyhow, choose_always, queries, rngs
 
 
 @kernel
@@ -117,9 +117,9 @@ def test_a_small_sample_leaves_few_points_without_codes(monkeypatch):
 @given(rng=rngs(), p=st.integers(1, 7), bits=st.sampled_from(sorted(GROUPS)))
 def test_bounds_hold_where_they_are_tight(rng, p, bits):
     """Normals along what was left out of a point, or along what was rounded: Cauchy's equality."""
-    points, shape = cloud(SMALL, 8, np.float64, rng), cascade_fit.Shape(p, bits, True)
+    points = cloud(SMALL, 8, np.float64, rng)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cascade_fit, "_choose", lambda *_: (shape, 0.1, 0.1, 1.0))
+        choose_always(patch, p, bits, True)
         index = halfspace.Cascade(points)
     basis, steps = index.structure.basis, index.structure.leading.steps
     u = bases.transformed(basis, points[rng.integers(SMALL)][None])[0].astype(np.float64)

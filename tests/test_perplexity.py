@@ -7,9 +7,9 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from asv_benchmarks import generation
 from attention import Error, TopR, data
 from attention.__main__ import main
+from attention.huggingface import beside_dense
 from attention.studies import language_model, perplexity, report
 
 from .language_models import make, prompt
@@ -113,7 +113,7 @@ def test_generation_is_set_beside_dense_attention(tmp_path, capsys):
     model = _small(tmp_path / "model")
     flags = f"--model {model} --text {text} --prompt 20 --new 4 --eps 1e-6".split()
     with pytest.raises(SystemExit) as stop:
-        generation.main(flags)
+        beside_dense.main(flags)
     assert stop.value.code == 0
     printed = capsys.readouterr().out
     assert "greedy: 4 of 4 tokens the same" in printed

@@ -1,4 +1,4 @@
-"""Generation by sparse and by dense attention: `python -m asv_benchmarks.generation --text FILE`.
+"""Generation beside dense attention: `python -m attention.huggingface.beside_dense --text FILE`.
 
 A model of transformers goes on with a text: the same tokens or not, what each layer and head read,
 and processor time. Beams, assisted decoding and a padded batch are set beside dense attention too.
@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
-from attention import Error, huggingface
-from attention.data import tiny_llama
-from attention.huggingface import HSRCache, HSRConfig, statistics
-from attention.studies import texts
-from attention.studies.language_model import cache_argument
+from ..data import tiny_llama
+from ..rules import Error
+from ..studies import texts
+from ..studies.language_model import cache_argument
+from . import HSRCache, HSRConfig, register, statistics
 
 BEAMS = 3
 
@@ -50,7 +50,7 @@ def padded_pair(ids: torch.Tensor) -> dict[str, torch.Tensor]:
 
 def parser() -> argparse.ArgumentParser:
     """Flags."""
-    parse = argparse.ArgumentParser("python -m asv_benchmarks.generation")
+    parse = argparse.ArgumentParser("python -m attention.huggingface.beside_dense")
     parse.add_argument("--model", default=str(tiny_llama()), help="folder or name on the hub")
     parse.add_argument("--text", default="topics", help="topics, source, numbers, or a file")
     parse.add_argument("--prompt", type=int, default=4000, help="tokens")
@@ -68,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     ids = ids[:, : options.prompt]
     model = AutoModelForCausalLM.from_pretrained(options.model, dtype=options.dtype).eval()
     rule = Error(options.eps)
-    huggingface.register(HSRConfig(prefill=rule, decode=rule))
+    register(HSRConfig(prefill=rule, decode=rule))
     generated(model, "hsr", ids, 2)  # compiles
     ways = {
         "greedy": {"ids": ids},
