@@ -21,6 +21,7 @@ from .settling import (
     Found,
     Given,
     ask_for,
+    ask_for_lanes,
     first_rows,
     make_waiting,
     settle,
@@ -131,9 +132,8 @@ def _read_for_one(cascade, given, targets, waiting, head, every, listed, long, f
 
 @part
 def _list(cascade, given, targets, waiting, number, listed, long, found, limbs):
-    """List masks and ask for their rows; settle the list if it is long. Its length then."""
-    asked, listed = listed, spread(waiting, number, targets.kinds, listed)
-    ask_for(first_rows(cascade.rows.codes, cascade.points), waiting.slots, asked, listed)
+    """List masks; settle the list if it is long. Its length then."""
+    listed = spread(waiting, number, targets.kinds, listed)
     if listed > long:
         settle(cascade, given, targets, waiting, listed, found, limbs)
         listed = _NONE
@@ -147,6 +147,7 @@ def _read_for_many(
     """Read the open tiles of a head for all queries, tile by tile; the length of the list."""
     codes, bits, always = cascade.leading.codes, cascade.leading.bits, cascade.always
     opened, passing, open_tiles = scratch.opened, scratch.passing, cascade.forced[head]
+    rows = first_rows(cascade.rows.codes, cascade.points)
     for q in range(group):
         open_tiles |= opened[q]
     number = _NONE
@@ -182,6 +183,8 @@ def _read_for_many(
                 mask = (passing[q - start] | always[t]) & used
                 waiting.tiles[number], waiting.queries[number] = t, q
                 waiting.lanes[number] = mask
+                # At once, mask by mask: memory drops what it is asked for in bursts.
+                ask_for_lanes(rows, t, mask)
                 number += (mask != 0) & (not found.done[q])
         if number > WAITING - GROUP:
             listed = _list(

@@ -93,6 +93,14 @@ def ask_for(rows, slots, first, last):
         prefetch(rows.base + rows.size * slots[j], rows.size)
 
 
+@part(inline=True)
+def ask_for_lanes(rows, t, lanes):
+    """Ask memory for the rows of lanes of a tile."""
+    while lanes:
+        prefetch(rows.base + rows.size * (t * TILE + lowest_lane(lanes)), rows.size)
+        lanes &= lanes - _ONE
+
+
 @part
 def spread(waiting, number, kinds, first):
     """Add the lanes of the first masks to a list of so many; its length."""
