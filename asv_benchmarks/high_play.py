@@ -12,6 +12,7 @@ import halfspace
 from . import data, sizes, truth
 from .bandwidth import Reads
 from .clock import medians, without_collections
+from .code_stage import code_stage
 from .contestants import Contestant, present
 from .duel import Asked, Limits, Outcome, Side, Way, duel, pace, wrong_ids
 from .high_contestants import BATCHED, OURS, REFERENCE, SINGLE, TOP, Setting, suits
@@ -82,6 +83,7 @@ class Floor(NamedTuple):
 
     nbytes: float
     rate: float  # bytes a second that this machine reads
+    code_rate: float | None  # that its first stage alone reads; of one thread
 
 
 class Cell(NamedTuple):
@@ -222,7 +224,12 @@ def floor_of(index: halfspace.Index, task: Task, plan: Plan, threads: int) -> Fl
     if nbytes is None:
         return None
     reads = Reads(int(BANDWIDTH_BYTES * min(1.0, sizes.scale())), threads)
-    return Floor(nbytes, reads.rate(medians(reads.tasks(), plan.limits.rounds)))
+    stages = {}
+    if threads == 1:
+        stages["codes"] = code_stage(index, task.asked.normals[0])
+    taken = medians(reads.tasks() | stages, plan.limits.rounds)
+    code_rate = index.structure.leading.codes.nbytes / taken["codes"] if stages else None
+    return Floor(nbytes, reads.rate(taken), code_rate)
 
 
 def play_site(site: Site, plan: Plan, threads: int) -> Iterator[Cell]:

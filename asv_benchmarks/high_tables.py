@@ -101,6 +101,7 @@ def show_floor(cells: Sequence[Cell]) -> None:
             continue
         n, d = cell.shape
         taken, least = cell.outcomes[ONE.title][REFERENCE].time, cell.floor.nbytes / cell.floor.rate
+        alone = cell.floor.code_rate
         rows.append(
             [
                 cell.site.name,
@@ -111,10 +112,12 @@ def show_floor(cells: Sequence[Cell]) -> None:
                 f"{1e3 * least:.3f}",
                 f"{1e3 * taken:.3f}",
                 f"{taken / least:.2f}x",
+                "" if alone is None else f"{alone / 1e9:.1f} GB/s, {alone / cell.floor.rate:.0%}",
             ]
         )
     if rows:
-        header = ["", "ids", "MB read", "of points", "GB/s", "floor ms", "ms", "times floor"]
+        reading = ["MB read", "of points", "GB/s", "floor ms"]
+        header = ["", "ids", *reading, "ms", "times floor", "codes alone"]
         show(f"How close {REFERENCE} comes to reading what it reads", header, rows)
     else:
         print(f"\nHow close to the floor: {REFERENCE} does not tell what it reads")

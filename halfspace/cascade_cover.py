@@ -235,7 +235,10 @@ def cover_cascade(
     targets = make_targets(cascade, normals, offsets, closed, group)
     given = Given(normals, offsets, prepare(normals[0], offsets[0], closed, targets.narrow[0]))
     starts, done = np.arange(group) * tiles, targets.kinds == NONE
-    found = Found(parts, masks, starts, starts.copy(), counts, work, done, stop_at_first)
+    decided, verdicts = np.full(group, -1), np.empty(group, np.bool_)
+    found = Found(
+        parts, masks, starts, starts.copy(), counts, work, done, decided, verdicts, stop_at_first
+    )
     scratch = Scratch(
         np.empty(targets.bars.size, np.uint64),
         np.empty(TILE, np.uint64),

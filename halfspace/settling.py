@@ -53,6 +53,8 @@ class Found(NamedTuple):
     counts: np.ndarray
     work: np.ndarray
     done: np.ndarray  # (m,) bool, queries that want no more
+    decided: np.ndarray  # (m,) int64, last slots that the exact predicate met, or -1
+    verdicts: np.ndarray  # (m,) bool, what it said of them
     stop_at_first: bool
 
 
@@ -155,11 +157,26 @@ def _by_points(points, norms, given, targets, waiting, count):
 
 
 @part
-def _exactly(points, given, waiting, j, limbs):
-    """Whether the point of a slot is inside, by the exact predicate."""
-    q, point = waiting.owners[j], points[waiting.slots[j]]
-    sign = exact_sign(given.normals[q], point, point[:0], given.offsets[q], limbs)
-    return sign >= given.like.least_sign
+def _same(points, first, second):
+    """Whether the points of two slots are the same."""
+    same = True
+    for k in range(points.shape[1]):
+        same &= points[first, k] == points[second, k]
+    return same
+
+
+@part
+def _exactly(points, given, q, slot, found, limbs):
+    """Whether the point of a slot is inside, by the exact predicate.
+
+    One that is the same as the query's last is not decided again: many ties are of one point.
+    """
+    if found.decided[q] < 0 or not _same(points, found.decided[q], slot):
+        point = points[slot]
+        sign = exact_sign(given.normals[q], point, point[:0], given.offsets[q], limbs)
+        found.decided[q], found.verdicts[q] = slot, sign >= given.like.least_sign
+        found.work[q, 2] += 1
+    return found.verdicts[q]
 
 
 @part
@@ -183,11 +200,8 @@ def settle(cascade, given, targets, waiting, count, found, limbs):
         ask_for(first_rows(codes[:0], points), waiting.slots, np.int64(0), count)
     count = _by_points(points, cascade.tiles.norms, given, targets, waiting, count)
     for j in range(count):
-        if found.done[owners[j]]:
+        q, slot = owners[j], waiting.slots[j]
+        if found.done[q]:
             continue
-        inside = waiting.inside[j]
-        if not inside:
-            found.work[owners[j], 2] += 1
-            inside = _exactly(points, given, waiting, j, limbs)
-        if inside:
-            _add(found, owners[j], waiting.slots[j])
+        if waiting.inside[j] or _exactly(points, given, q, slot, found, limbs):
+            _add(found, q, slot)

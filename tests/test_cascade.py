@@ -51,6 +51,25 @@ def test_any_fit_answers_exactly(dataset, data, rng, d, dtype):
     assert_as_scan(index, points, *data.draw(queries(points)), k=data.draw(st.integers(1, 9)))
 
 
+@pytest.mark.parametrize("queries", [1, 5])
+def test_a_repeated_tie_is_decided_once(queries):
+    points, normals = cloud(6 * TILE, 9), np.rint(8 * cloud(queries, 9, seed=1))
+    points[::5] = np.rint(8 * points[0]) / 8
+    offsets = normals @ points[0].astype(np.float64)  # small multiples of 1/8: no rounding
+    index = halfspace.Cascade(points)
+    assert_as_scan(index, points, normals, offsets)
+    assert index.work(normals, offsets).exact_tests.tolist() == [1] * queries
+
+
+@examples(0.06)
+@given(data=st.data(), rng=rngs(), points=st.lists(st.integers(0, 3), min_size=1, max_size=200))
+def test_ties_of_few_points_are_those_of_a_scan(data, rng, points):
+    few = np.rint(2 * cloud(4, 9, seed=data.draw(st.integers(0, 9))))
+    index = build_anyhow(few[points], rng)
+    normals, row = few[:2] + few[2:], few[data.draw(st.integers(0, 3))]
+    assert_as_scan(index, few[points], normals, (normals @ row).astype(np.float64))
+
+
 @examples(0.06)
 @given(data=st.data(), rng=rngs(), d=st.sampled_from((3, 9, 33)), dtype=st.sampled_from(DTYPES))
 def test_one_query_is_answered_as_in_a_batch(data, rng, d, dtype):
