@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from halfspace import parallel
 from halfspace.basis import Basis, fit_basis, norm_within, transformed
+from halfspace.code_rows import BLOCK
 from halfspace.codes import Heads, Ladder, Leading, Rows, Steps, encode, fit_leading, make_heads
-from halfspace.integer_dot import BLOCK
 from halfspace.jit import Bound
 from halfspace.tiles import TILE, arrays_of, frozen
 

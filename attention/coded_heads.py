@@ -6,8 +6,8 @@ import numpy as np
 
 from halfspace import parallel
 from halfspace.basis import Basis
+from halfspace.code_rows import BLOCK
 from halfspace.codes import Ladder, Leading, Steps
-from halfspace.integer_dot import BLOCK
 from halfspace.jit import kernel, part
 from halfspace.tiles import TILE, frozen
 

@@ -15,8 +15,9 @@ import numpy as np
 
 from halfspace.basis import Basis
 from halfspace.code_filter import aim_at_codes, bar_of
+from halfspace.code_rows import BLOCK, room_of
 from halfspace.codes import Leading
-from halfspace.integer_dot import AHEAD, BLOCK, paired_products, room_of
+from halfspace.integer_dot import AHEAD, paired_products
 from halfspace.jit import kernel, part
 from halfspace.tiles import TILE, used_lanes
 

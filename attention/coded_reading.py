@@ -9,7 +9,7 @@ import math
 import numpy as np
 
 from halfspace.code_filter import bar_of
-from halfspace.integer_dot import BLOCK
+from halfspace.code_rows import BLOCK
 from halfspace.jit import kernel, part
 from halfspace.tiles import TILE
 

@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 
-from halfspace.integer_dot import BLOCK
+from halfspace.code_rows import BLOCK
 from halfspace.jit import kernel, part
 from halfspace.tiles import TILE
 

@@ -10,8 +10,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import DTypeLike
 
+from halfspace.code_rows import ROW
 from halfspace.codes import leading_width
-from halfspace.integer_dot import ROW
 from halfspace.tiles import TILE, line_zeros
 
 BITS = 8

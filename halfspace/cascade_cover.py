@@ -11,8 +11,9 @@ from typing import NamedTuple
 import numpy as np
 
 from .cascade_stages import make_targets
+from .code_rows import BLOCK
 from .cover import close_gaps
-from .integer_dot import AHEAD, BLOCK, Errand, make_sums, rows_ahead, survivors, sweep
+from .integer_dot import AHEAD, Errand, make_sums, rows_ahead, survivors, sweep
 from .jit import kernel, part
 from .predicate import LIMBS
 from .query import NONE, prepare

@@ -13,6 +13,7 @@ from . import parallel
 from .basis import Basis, fit_basis, norm_within, transformed
 from .cascade_shape import ORDER_COORDINATES, Shape, coded, reading, tile_and_choose, try_out
 from .cascade_stages import CascadeArrays
+from .code_rows import ROW
 from .codes import (
     ROOM,
     Ladder,
@@ -26,7 +27,6 @@ from .codes import (
     leading_width,
     make_heads,
 )
-from .integer_dot import ROW
 from .kd_tree import order_points
 from .tiles import TILE, frozen, line_zeros
 

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .basis import Basis
+from .code_rows import GROUPS, MOST_QUERY
 from .codes import Steps, fit_steps, leading_width, rounded
-from .integer_dot import GROUPS, MOST_QUERY
 from .kd_tree import order_points
 from .tiles import TILE
 

@@ -6,8 +6,8 @@ import numpy as np
 
 from .basis import Basis
 from .code_filter import aim, bar_of
+from .code_rows import BLOCK, room_of
 from .codes import Leading, Rows, check_leading
-from .integer_dot import BLOCK, room_of
 from .jit import kernel
 from .layout import Stored, expect
 from .query import ALL, NONE, REGULAR, prepare

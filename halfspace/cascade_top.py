@@ -12,7 +12,8 @@ import numpy as np
 
 from .cascade_stages import LEAST, make_targets
 from .code_filter import bar_of, row_product, row_score
-from .integer_dot import AHEAD, BLOCK, make_sums, products, survivors
+from .code_rows import BLOCK
+from .integer_dot import AHEAD, make_sums, products, survivors
 from .jit import kernel, part
 from .predicate import LIMBS
 from .query import prepare, settled_range

@@ -34,7 +34,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .integer_dot import FINER, MOST_PAIRED, MOST_QUERY
+from .code_rows import FINER, MOST_PAIRED, MOST_QUERY
 from .jit import REASSOCIATED, part
 from .query import DOUBLE, SINGLE, gamma
 

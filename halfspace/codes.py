@@ -5,7 +5,7 @@ bits, and a residual ρ_j, at most 1/2 in magnitude where no code was clamped. F
 residuals then cost |Σ a_j ρ_j| <= ||a|| ||ρ||, and codes keep bounds on ||ρ||.
 
 Two sets of codes are made of the same points. *Leading* codes hold the first p coordinates, in
-tiles that `integer_dot` reads; behind them stand ||ρ|| and the norm of all coordinates that were
+tiles as `code_rows.py` says; behind them stand ||ρ|| and the norm of all coordinates that were
 left out, both rounded up to steps of their own, so that an upper bound on an inner product is an
 inner product of codes. *Row* codes hold all coordinates of one point side by side, a byte each.
 
@@ -23,7 +23,7 @@ from typing import Annotated, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .integer_dot import GROUPS, ROW
+from .code_rows import GROUPS, ROW
 from .jit import REASSOCIATED, kernel, part
 from .layout import Stored, expect
 from .query import SINGLE, gamma

@@ -10,7 +10,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from halfspace.integer_dot import GROUPS
+from halfspace.code_rows import GROUPS
 
 from .sizes import TILE
 

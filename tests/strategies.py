@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 import halfspace
 from halfspace import basis as bases
 from halfspace import cascade, cascade_fit, cascade_shape, codes
-from halfspace.integer_dot import GROUPS
+from halfspace.code_rows import GROUPS
 
 from . import oracle
 from .sizes import SMALL, TILE

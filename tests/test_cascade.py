@@ -12,8 +12,9 @@ import halfspace
 from halfspace import basis as bases
 from halfspace import cascade, cascade_fit, cover
 from halfspace.cascade_stages import make_targets
+from halfspace.code_rows import BLOCK
 from halfspace.inputs import as_queries
-from halfspace.integer_dot import AHEAD, BLOCK, rows_ahead, survivors
+from halfspace.integer_dot import AHEAD, rows_ahead, survivors
 from halfspace.jit import kernel
 from halfspace.tiles import LINE, TILE, popcount, used_lanes
 

@@ -16,7 +16,8 @@ from attention.code_bounds import (
     sample_histogram,
 )
 from attention.exponential import exponentials
-from halfspace.integer_dot import BLOCK, FINER, ROW, paired_by_loops, paired_products
+from halfspace.code_rows import BLOCK, FINER, ROW
+from halfspace.integer_dot import paired_by_loops, paired_products
 from halfspace.jit import kernel
 from halfspace.tiles import TILE
 

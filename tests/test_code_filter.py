@@ -12,7 +12,7 @@ import halfspace
 from halfspace import basis as bases
 from halfspace import cascade_fit, codes
 from halfspace.code_filter import aim, bar_of, row_product
-from halfspace.integer_dot import GROUPS
+from halfspace.code_rows import GROUPS
 from halfspace.jit import kernel
 from halfspace.query import prepare
 from halfspace.tiles import TILE

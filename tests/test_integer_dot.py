@@ -5,10 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from halfspace.code_rows import BLOCK, GROUPS, ROW
 from halfspace.integer_dot import (
-    BLOCK,
-    GROUPS,
-    ROW,
     Errand,
     products,
     products_by_loops,

@@ -13,9 +13,9 @@ import math
 
 import numpy as np
 
+from halfspace.code_rows import FINER
 from halfspace.cuda.target import Kernel, cuda, device, dot4
 from halfspace.cuda.words import WORD
-from halfspace.integer_dot import FINER
 from halfspace.tiles import TILE
 
 from ..code_bounds import FURTHEST, LOWEST, NOWHERE

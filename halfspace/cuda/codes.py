@@ -8,7 +8,7 @@ settled by their row codes, then by their floats, and what is still open by `sco
 
 import numpy as np
 
-from .. import integer_dot, query
+from .. import code_rows, query
 from ..tiles import TILE
 from .queries import ABSOLUTE, KIND, LEVEL, RELATIVE, UNIT
 from .scoring import score_margin
@@ -27,7 +27,7 @@ CENTRE, ERROR = 2, 3
 
 def _code_kernel(queries: int, bits: int) -> Kernel:
     """`test_codes` for so many queries at a time and codes of so many bits."""
-    size, coordinates = integer_dot.GROUPS[bits]
+    size, coordinates = code_rows.GROUPS[bits]
     fours = coordinates // 4
     four_bits, six_bits = bits == 4, bits == 6
 
@@ -101,9 +101,7 @@ def _code_kernel(queries: int, bits: int) -> Kernel:
 
 
 test_codes = {
-    (queries, bits): _code_kernel(queries, bits)
-    for queries in SHARED
-    for bits in integer_dot.GROUPS
+    (queries, bits): _code_kernel(queries, bits) for queries in SHARED for bits in code_rows.GROUPS
 }
 """By the queries that share what is read, and by bits."""
 

@@ -11,10 +11,10 @@ from attention import code_bounds
 from attention.coded_keys import View
 from attention.cuda import averages, bars, held, lister, products, ranks
 from attention.cuda.arithmetic import exp
+from halfspace.code_rows import FINER
 from halfspace.cuda.runtime import by_rows, get, line, put
 from halfspace.cuda.scratch import Scratch
 from halfspace.cuda.target import SIMULATED
-from halfspace.integer_dot import FINER
 
 from .. import oracle
 from ..sizes import TILE

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import halfspace
-from halfspace import integer_dot, predicate
+from halfspace import code_rows, predicate
 from halfspace.cuda import codes, runtime, scoring, target, top, words
 from halfspace.cuda.engine import Engine
 from halfspace.cuda.finders import finder_of
@@ -39,12 +39,12 @@ def test_bits_are_counted_listed_and_added_up_across_pieces():
     assert engine.sum(packed, scratch).tolist() == want
 
 
-@pytest.mark.parametrize("bits", integer_dot.GROUPS)
+@pytest.mark.parametrize("bits", code_rows.GROUPS)
 @pytest.mark.parametrize("shared", codes.SHARED)
 def test_codes_pass_as_on_the_processor(bits, shared):
     rng = np.random.default_rng(bits)
-    size, _ = integer_dot.GROUPS[bits]
-    tiles, m, width = 2, 3, integer_dot.room_of(2 * size, bits)
+    size, _ = code_rows.GROUPS[bits]
+    tiles, m, width = 2, 3, code_rows.room_of(2 * size, bits)
     packed = rng.integers(0, 256, (tiles, 2 * size, 256)).astype(np.uint8)
     weights = rng.integers(-127, 128, (m, width)).astype(np.int8)
     products = oracle.unpacked(packed, bits) @ weights.T.astype(np.int64)
