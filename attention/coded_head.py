@@ -6,6 +6,7 @@ tile. Keys that fit badly cost speed, not certainty: what has no code is read. S
 takes O(n d^2) in all, and no key is ever merged or moved.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -18,8 +19,10 @@ from halfspace.codes import Heads, Ladder, Leading, Rows, Steps, encode, fit_lea
 from halfspace.jit import Bound
 from halfspace.tiles import TILE, arrays_of, frozen
 
+from .arenas import Arenas
 from .coded_keys import Aims, CodedKeys, aim_queries, fill_products
 from .coded_reading import coded_relu, coded_rows
+from .coded_rules import words_of
 from .coded_sampling import coded_sampled_rows
 from .reading import Cut, Readings
 from .room import ALL, BITS, Room, make_room, tiles_for, widened
@@ -95,6 +98,7 @@ class CodedHead:
         self.live_in(make_room((), 0, keys.shape[1], values.shape[1], dtypes))
         self._count, self._coded, self._fitted, self._spread = 0, 0, 0, 0.0
         self._whole, self._uncoded = whole, uncoded
+        self._products, self._scratch = Arenas(), Arenas()
         self._fit_nothing()
         self.extend(keys, values)
 
@@ -280,11 +284,10 @@ class CodedHead:
         self, queries: NDArray, visible: NDArray, cut: Cut, scale: float, readings: Readings
     ) -> None:
         """Fill `readings` of softmax attention for queries (m, head_dim), float64."""
-        ready, m = self._kernels(), len(queries)
+        ready = self._kernels()
         aims = ready.aim(queries)
-        filled = self._products_of_one(ready, aims) if m == 1 else np.empty((0, 0), np.int32)
 
-        def part(a: int, b: int) -> None:
+        def part(a: int, b: int, filled: NDArray, arena: NDArray) -> None:
             some = Readings(*(field[a:b] for field in readings))
             ready.softmax(
                 _of(aims, a, b),
@@ -293,10 +296,11 @@ class CodedHead:
                 cut.of(slice(a, b)),
                 scale,
                 filled,
+                arena,
                 some,
             )
 
-        parallel.run([lambda a=a, b=b: part(a, b) for a, b in self._parts(m)])
+        self._run(ready, aims, part)
 
     def sampled(
         self,
@@ -308,11 +312,10 @@ class CodedHead:
         readings: Readings,
     ) -> Estimates:
         """Fill `readings` by sampling or dropping, whichever reads less."""
-        ready, m, estimates = self._kernels(), len(queries), make_estimates(len(queries))
+        ready, estimates = self._kernels(), make_estimates(len(queries))
         aims = ready.aim(queries)
-        filled = self._products_of_one(ready, aims) if m == 1 else np.empty((0, 0), np.int32)
 
-        def part(a: int, b: int) -> None:
+        def part(a: int, b: int, filled: NDArray, arena: NDArray) -> None:
             ready.sampled(
                 _of(aims, a, b),
                 goal.prior,
@@ -323,11 +326,12 @@ class CodedHead:
                 goal.targets[a:b],
                 scale,
                 filled,
+                arena,
                 Readings(*(field[a:b] for field in readings)),
                 Estimates(*(field[a:b] for field in estimates)),
             )
 
-        parallel.run([lambda a=a, b=b: part(a, b) for a, b in self._parts(m)])
+        self._run(ready, aims, part)
         return estimates
 
     def relu(
@@ -345,7 +349,7 @@ class CodedHead:
         ready = self._kernels()
         aims = ready.aim(queries)
 
-        def part(a: int, b: int) -> None:
+        def part(a: int, b: int, arena: NDArray) -> None:
             some = Readings(*(field[a:b] for field in readings))
             ready.relu(
                 _of(aims, a, b),
@@ -356,10 +360,11 @@ class CodedHead:
                 scale,
                 threshold,
                 power,
+                arena,
                 some,
             )
 
-        parallel.run([lambda a=a, b=b: part(a, b) for a, b in self._parts(len(queries))])
+        self._by_threads(ready, len(queries), part)
 
     def _parts(self, m: int) -> list[tuple[int, int]]:
         """Ranges of queries for threads, whole blocks."""
@@ -367,16 +372,35 @@ class CodedHead:
         each = BLOCK * len(self) * (KEY_NANOSECONDS + PRODUCT_NANOSECONDS * self._keys.shape[1])
         return [(a * BLOCK, min(b * BLOCK, m)) for a, b in parallel.parts(blocks, each)]
 
-    def _products_of_one(self, ready: _Ready, aims: Aims) -> NDArray:
+    def _run(self, ready: _Ready, aims: Aims, part: Callable) -> None:
+        """Run a part, given products of a single query as well, for the queries of each thread."""
+        m = len(aims.bounds)
+        if m != 1:
+            none = np.empty((0, 0), np.int32)
+            self._by_threads(ready, m, lambda a, b, arena: part(a, b, none, arena))
+            return
+        with self._products.lend(ready.slots // 2) as room:
+            filled = room[: ready.slots // 2].view(np.int32)[None]
+            self._fill_products(ready, aims, filled)
+            self._by_threads(ready, m, lambda a, b, arena: part(a, b, filled, arena))
+
+    def _by_threads(self, ready: _Ready, m: int, part: Callable) -> None:
+        """Run a part for the queries of each thread, with an arena of its own."""
+        words = words_of(ready.slots, 1 if m == 1 else BLOCK)
+
+        def alone(a: int, b: int) -> None:
+            with self._scratch.lend(words) as arena:
+                part(a, b, arena)
+
+        parallel.run([lambda a=a, b=b: alone(a, b) for a, b in self._parts(m)])
+
+    def _fill_products(self, ready: _Ready, aims: Aims, filled: NDArray) -> None:
         """Products of all keys with one query, by all threads."""
-        tiles, weights, out = (
-            ready.slots // TILE,
-            aims.weights,
-            np.empty((1, ready.slots), np.int32),
-        )
+        tiles, weights = ready.slots // TILE, aims.weights
         pieces = parallel.parts(tiles, TILE * self.dim * PRODUCT_NANOSECONDS)
-        parallel.run([lambda a=a, b=b: ready.products(weights, 0, 1, a, b, out) for a, b in pieces])
-        return out
+        parallel.run(
+            [lambda a=a, b=b: ready.products(weights, 0, 1, a, b, filled) for a, b in pieces]
+        )
 
 
 def _of(aims: Aims, first: int, last: int) -> Aims:

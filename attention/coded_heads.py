@@ -110,7 +110,7 @@ def _cut_at(cut, a, b):
 
 
 @kernel
-def softmax_of_heads(heads, piece, slots, queries, lengths, cut, scale, readings):
+def softmax_of_heads(heads, piece, slots, queries, lengths, cut, scale, arena, readings):
     """Softmax attention of some of the heads.
 
     Parameters
@@ -124,6 +124,8 @@ def softmax_of_heads(heads, piece, slots, queries, lengths, cut, scale, readings
     cut, readings
         As for `coded_rows`, by query of all heads.
     scale : float
+    arena : int64 array, shape (words,)
+        As for `coded_rows`.
     """
     none = np.empty((0, 0), np.int32)
     a, b, m = piece.first, piece.last, queries.shape[1]
@@ -132,18 +134,18 @@ def softmax_of_heads(heads, piece, slots, queries, lengths, cut, scale, readings
         mine = _cut_at(cut, h * m + a, h * m + b)
         theirs = _readings_at(readings, h * m + a, h * m + b)
         aims = aim_queries(head, some)
-        coded_rows(head, aims, some, lengths[a:b], mine, scale, none, theirs)
+        coded_rows(head, aims, some, lengths[a:b], mine, scale, none, arena, theirs)
 
 
 @kernel
 def relu_of_heads(
-    heads, piece, slots, queries, lengths, offsets, errors, scale, threshold, power, readings
+    heads, piece, slots, queries, lengths, offsets, errors, scale, threshold, power, arena, readings
 ):
     """ReLU attention of some of the heads.
 
     Parameters
     ----------
-    heads, piece, slots, queries, lengths, scale
+    heads, piece, slots, queries, lengths, scale, arena
         As for `softmax_of_heads`.
     offsets, errors, threshold, power, readings
         As for `coded_relu`, by query of all heads.
@@ -161,6 +163,7 @@ def relu_of_heads(
             scale,
             threshold,
             power,
+            arena,
             _readings_at(readings, row + a, row + b),
         )
 

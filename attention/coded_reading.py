@@ -6,8 +6,6 @@ what its rule asks for (`coded_rules.py`).
 
 import math
 
-import numpy as np
-
 from halfspace.code_filter import bar_of
 from halfspace.code_rows import BLOCK
 from halfspace.jit import kernel, part
@@ -15,7 +13,7 @@ from halfspace.tiles import TILE
 
 from .code_bounds import LOWEST, MOST_PRODUCT, collect, fill_most
 from .coded_keys import SURE, fill_tiles, list_uncoded
-from .coded_rules import average, make_scratch, read, score_chosen
+from .coded_rules import average, make_rows, make_scratch, read, score_chosen
 from .exponential import LARGEST_EXPONENT
 from .reading import average_relu
 
@@ -45,7 +43,7 @@ def take(got, head, q, length, scratch, readings):
 
 
 @kernel
-def coded_rows(head, aims, queries, lengths, cut, scale, filled, readings):
+def coded_rows(head, aims, queries, lengths, cut, scale, filled, arena, readings):
     """Softmax attention of one head, by codes, for many queries.
 
     Parameters
@@ -60,13 +58,15 @@ def coded_rows(head, aims, queries, lengths, cut, scale, filled, readings):
     scale : float
     filled : int32 array, shape (1, slots) or (0, 0)
         Products of a single query, where they are known already.
+    arena : int64 array, shape (words,)
+        Scratch; of `words_of` such slots, and 1 or `BLOCK` queries.
     readings : Readings
         Filled.
     """
     slots, m = head.keys.shape[0], queries.shape[0]
-    scratch = make_scratch(slots)
     block = BLOCK if m > 1 else 1
-    rows = filled if filled.size else np.empty((block, slots), np.int32)
+    scratch, rest = make_scratch(slots, arena)
+    rows = filled if filled.size else make_rows(block, slots, rest)
     for first in range(0, m, block):
         last = min(first + block, m)
         if not filled.size:
@@ -83,12 +83,14 @@ def coded_rows(head, aims, queries, lengths, cut, scale, filled, readings):
 
 
 @kernel
-def coded_relu(head, aims, queries, lengths, offsets, errors, scale, threshold, power, readings):
+def coded_relu(
+    head, aims, queries, lengths, offsets, errors, scale, threshold, power, arena, readings
+):
     """ReLU attention of one head, by codes, for many queries.
 
     Parameters
     ----------
-    head, aims, queries, lengths, scale, readings
+    head, aims, queries, lengths, scale, arena, readings
         As for `coded_rows`.
     offsets : float64 array, shape (m,)
         Keys with <q, k> below have no weight.
@@ -98,11 +100,11 @@ def coded_relu(head, aims, queries, lengths, offsets, errors, scale, threshold, 
         As for `relu_rows`.
     """
     slots, m = head.keys.shape[0], queries.shape[0]
-    chosen, scores = np.empty(slots + 1, np.int64), np.empty(slots)
-    most = np.empty(slots // TILE, np.int32)
-    rows = np.empty((BLOCK, slots), np.int32)
-    for first in range(0, m, BLOCK):
-        last = min(first + BLOCK, m)
+    block = BLOCK if m > 1 else 1
+    scratch, rest = make_scratch(slots, arena)
+    chosen, scores, rows = scratch.chosen, scratch.scores, make_rows(block, slots, rest)
+    for first in range(0, m, block):
+        last = min(first + block, m)
         fill_block(head, aims, lengths, first, last, rows)
         for q in range(first, last):
             if not lengths[q]:
@@ -110,8 +112,8 @@ def coded_relu(head, aims, queries, lengths, offsets, errors, scale, threshold, 
             row = rows[q - first, : (lengths[q] + TILE - 1) // TILE * TILE]
             size = list_uncoded(head.always, lengths[q], row, chosen)
             bar = bar_of(aims.bounds[q, 0], aims.bounds[q, 1], offsets[q])
-            fill_most(row, most)
-            size = collect(row, most, max(bar, LOWEST), MOST_PRODUCT, chosen, size)
+            fill_most(row, scratch.most)
+            size = collect(row, scratch.most, max(bar, LOWEST), MOST_PRODUCT, chosen, size)
             score_chosen(head.keys, queries[q], scale, chosen, 0, size, scores)
             average_relu(
                 head.values, chosen[:size], scores[:size], threshold, power, errors[q], q, readings

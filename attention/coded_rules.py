@@ -15,7 +15,7 @@ from halfspace.jit import REASSOCIATED, part
 from halfspace.predicate import LIMBS, exact_sign
 from halfspace.prefetch import prefetch_row
 from halfspace.quickselect import select
-from halfspace.tiles import TILE
+from halfspace.tiles import LINE, TILE
 
 from .code_bounds import (
     BINS_PER_NAT,
@@ -76,19 +76,34 @@ class Read(NamedTuple):
     mass: float  # of what was read, in units of exp(top); 0 where no average was taken yet
 
 
+def words_of(slots: int, queries: int) -> int:
+    """Words of an arena that has room for so many slots, and products of so many queries."""
+    return 4 * (slots + LINE) + slots // TILE + LINE + slots // 2 * queries
+
+
 @part(counted=True)
-def make_scratch(slots):
-    """Room for one query after another over so many slots."""
-    return Scratch(
-        np.empty(slots + 1, np.int64),
-        np.empty(slots),
-        np.empty(slots),
-        np.empty(slots, np.int64),
-        np.empty(slots // TILE, np.int32),
+def make_scratch(slots, arena):
+    """Room for one query after another over so many slots, and what is left of the arena."""
+    each, tiles = slots + LINE, slots // TILE
+    first, second, third, fourth = each, 2 * each, 3 * each, 4 * each
+    rest = fourth + tiles // LINE * LINE + LINE
+    scratch = Scratch(
+        arena[: slots + 1],
+        arena[first : first + slots].view(np.float64),
+        arena[second : second + slots].view(np.float64),
+        arena[third : third + slots],
+        arena[fourth:rest].view(np.int32)[:tiles],
         np.empty(GUESS_BINS + 1, np.int64),
         np.empty(TILE, np.int32),
         np.zeros(LIMBS, np.int64),
     )
+    return scratch, arena[rest:].view(np.int32)
+
+
+@part(counted=True)
+def make_rows(queries, slots, rest):
+    """Room for the products of so many queries with all slots."""
+    return rest[: queries * slots].reshape(queries, slots)
 
 
 @part

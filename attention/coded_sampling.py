@@ -23,7 +23,15 @@ from .code_bounds import (
 )
 from .coded_keys import SURE, bar_below, list_uncoded, look
 from .coded_reading import fill_block, take
-from .coded_rules import Read, average, guess_place, make_scratch, read_share, score_chosen
+from .coded_rules import (
+    Read,
+    average,
+    guess_place,
+    make_rows,
+    make_scratch,
+    read_share,
+    score_chosen,
+)
 from .deviations import Means
 from .draws import RUN
 from .reading import largest
@@ -38,11 +46,10 @@ NEVER_DRAWN = 2.0 ** float(LEAST_DRAWN)
 
 @part(counted=True)
 def make_sampling(slots, value_dim):
-    """Room to sample in, and proposals by slot."""
+    """Room to sample in."""
     room = np.empty((5, value_dim + 1))
     means = Means(room[0], room[1], room[2], room[3], room[4])
-    scratch = Scratch(np.empty(slots // RUN), np.empty(AHEAD, np.int64), means, np.empty(value_dim))
-    return scratch, np.empty(slots, np.float32)
+    return Scratch(np.empty(slots // RUN), np.empty(AHEAD, np.int64), means, np.empty(value_dim))
 
 
 @part
@@ -73,23 +80,37 @@ def _ratios(view, gap):
 
 @kernel
 def coded_sampled_rows(
-    head, aims, prior, queries, states, lengths, cut, targets, scale, filled, readings, estimates
+    head,
+    aims,
+    prior,
+    queries,
+    states,
+    lengths,
+    cut,
+    targets,
+    scale,
+    filled,
+    arena,
+    readings,
+    estimates,
 ):
     """Softmax attention of one head, by codes, by the cheaper of sampling and dropping.
 
     Parameters
     ----------
-    head, aims, queries, lengths, cut, scale, filled, readings
+    head, aims, queries, lengths, cut, scale, filled, arena, readings
         As for `coded_rows`; `cut` holds what dropping may miss.
     prior, states, targets, estimates
         As for `sampled.sampled_rows`.
     """
     slots, m = head.keys.shape[0], queries.shape[0]
-    scratch, fine = make_scratch(slots), np.empty(BINS + 1, np.int64)
-    spare, weights = make_sampling(slots, head.values.shape[1])
+    block, fine = BLOCK if m > 1 else 1, np.empty(BINS + 1, np.int64)
+    scratch, rest = make_scratch(slots, arena)
+    rows = filled if filled.size else make_rows(block, slots, rest)
+    spare = make_sampling(slots, head.values.shape[1])
+    # Of float32, a slot each, and of no use to sampling otherwise.
+    weights = scratch.places[: slots // 2].view(np.float32)
     output = np.empty(head.values.shape[1])
-    block = BLOCK if m > 1 else 1
-    rows = filled if filled.size else np.empty((block, slots), np.int32)
     for first in range(0, m, block):
         last = min(first + block, m)
         if not filled.size:

@@ -16,13 +16,24 @@ from collections.abc import Iterator
 import numpy as np
 
 from halfspace import parallel
+from halfspace.code_rows import BLOCK
 from halfspace.jit import Bound
 from halfspace.tiles import TILE, frozen
 
 from . import bounds
+from .arenas import Arenas
 from .arrays_by_name import arrays_by_name, as_stored, from_arrays
 from .coded_head import CHUNK, KEY_NANOSECONDS, PRODUCT_NANOSECONDS, CodedHead, Fit
-from .coded_heads import CodedHeads, part_of, pieces, relu_of_heads, softmax_of_heads, stacked
+from .coded_heads import (
+    CodedHeads,
+    Piece,
+    part_of,
+    pieces,
+    relu_of_heads,
+    softmax_of_heads,
+    stacked,
+)
+from .coded_rules import words_of
 from .cuts import Measures
 from .reading import Cut, Readings
 from .room import Room, make_room, tiles_for, widened
@@ -58,6 +69,7 @@ class GrowingHeads:
         self._key_norms = np.zeros(heads)
         self._low, self._high = np.zeros((2, heads, value_dim))
         self._seen, self._read = np.zeros((2, heads), np.int64)
+        self._arenas = Arenas()
         self._live_in(make_room((heads,), 0, head_dim, value_dim, (dtype, dtype)))
 
     def __len__(self) -> int:
@@ -277,9 +289,15 @@ class GrowingHeads:
         """Fill the readings, by threads where that pays."""
         heads, m, d = queries.shape
         slots = -(-self._count // TILE) * TILE
-        some = slots, queries, lengths, *arguments, readings
+        some = slots, queries, lengths, *arguments
         of_threads = pieces(heads, m, slots * (KEY_NANOSECONDS + PRODUCT_NANOSECONDS * d))
-        parallel.run([lambda piece=piece: kernel(piece, *some) for piece in of_threads])
+        words = words_of(slots, BLOCK)
+
+        def part(piece: Piece) -> None:
+            with self._arenas.lend(words) as arena:
+                kernel(piece, *some, arena, readings)
+
+        parallel.run([lambda piece=piece: part(piece) for piece in of_threads])
         self.count_reads(readings.looked.reshape(heads, m), readings.reported.reshape(heads, m))
 
     def count_reads(self, looked: np.ndarray, reported: np.ndarray) -> None:
