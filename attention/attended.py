@@ -10,6 +10,7 @@ from . import bounds
 from .certificates import certify_rows
 from .reading import Readings
 from .sampled import Estimates, make_estimates
+from .spread import Spread, unknown_spread
 
 _KNOWN = np.empty(0)
 """In place of errors of scores, where it is known how far weights are off."""
@@ -100,10 +101,12 @@ def certified(
     dtype: np.dtype,
     estimates: Estimates | None = None,
     errors: np.ndarray = _KNOWN,
+    spread: Spread | None = None,
 ) -> Attended:
     """Certify what was read of values in a range, and estimated, for an output of such dtype.
 
     `errors` bound those of softmax scores; without them, `readings` have the drift of the weights.
+    Rows are divided among the heads of `spread`, if that is known.
     """
     m = len(readings.mass)
     estimates = make_estimates(m) if estimates is None else estimates
@@ -111,7 +114,8 @@ def certified(
     low, high = (end if end.ndim == 2 else end[None] for end in values)
     lse, bound, lse_bound = np.empty((3, m))
     rounded = output.astype(np.float64, copy=False)
-    certify_rows(*readings, rounded, *estimates, errors, low, high, lse, bound, lse_bound)
+    spread = unknown_spread(output.shape[1]) if spread is None else spread
+    certify_rows(*readings, rounded, *estimates, errors, low, high, spread, lse, bound, lse_bound)
     return Attended(output, lse, bound, readings.reported, lse_bound, estimates.sampled)
 
 

@@ -17,7 +17,8 @@ is not m_S: with weights w'_j, sum |w'_j - w_j| <= D and K' = sum w'_j,
     |m'_S - m_S|_c <= D (high_c - low_c) / K',                                       (2)
 
 K >= K' - D, and summing r terms in float64 adds at most 2 gamma_{r+4} max|v|. Rounding the output
-to its dtype is measured where it happens. The certificate is the sum, largest over c.
+to its dtype is measured where it happens. The certificate is the sum, largest over c. Where codes
+bound each missed weight, too, the lesser of (1) and of (3) in `spread.py` takes the place of (1).
 
 The paper (arXiv 2410.10165) bounds the same error by 2 tau max|v| (`general`), which ignores where
 the values lie; it is vacuous where tau > 1/2, and (1) never exceeds it. What else the paper states
@@ -221,6 +222,20 @@ def drift_share(drift: np.ndarray, mass: np.ndarray) -> np.ndarray:
 
 
 @shared
+def certain_mass(mass: np.ndarray, drift: np.ndarray) -> np.ndarray:
+    """Lower bound on the exact weight of what was read.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from attention import bounds
+    >>> bounds.certain_mass(np.array([3.0, 1.0]), np.array([1.0, 2.0])).round(6)
+    array([2., 0.])
+    """
+    return np.maximum(mass * (1.0 - 1e-12) - drift, 0.0)
+
+
+@shared
 def missed_share(mass: np.ndarray, missed: np.ndarray, drift: np.ndarray) -> np.ndarray:
     """Upper bound on tau = M / (K + M); 1 where nothing certain was read.
 
@@ -233,7 +248,7 @@ def missed_share(mass: np.ndarray, missed: np.ndarray, drift: np.ndarray) -> np.
     >>> bounds.missed_share(np.array([3.0]), np.array([1.0]), np.array([0.0])).round(6)
     array([0.25])
     """
-    certain = np.maximum(mass * (1.0 - 1e-12) - drift, 0.0)
+    certain = certain_mass(mass, drift)
     # Where nothing is certain: 1, or 0 / 0, which is NaN and so taken for 1.
     return np.fmin(missed / (certain + missed), 1.0)
 

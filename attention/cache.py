@@ -311,7 +311,7 @@ class KVCache:
             got = certified(readings, values, asked.dtype, estimates, cut.errors)
             return shaped(got, asked)
         self._heads.softmax(asked.queries, asked.lengths, cut, self._scale, readings)
-        return certified_softmax(asked, values, cut, readings)
+        return certified_softmax(asked, values, cut, readings, self._heads.spread)
 
     def _ask_softmax(
         self, query: ArrayLike, rule: Rule

@@ -8,6 +8,7 @@ from . import bounds
 from .attended import Attended, certified
 from .cache_inputs import Asked
 from .reading import Cut, Readings
+from .spread import Spread
 
 
 class CacheStatistics(NamedTuple):
@@ -20,10 +21,15 @@ class CacheStatistics(NamedTuple):
 
 
 def certified_softmax(
-    asked: Asked, values: bounds.ValueRange, cut: Cut, readings: Readings
+    asked: Asked,
+    values: bounds.ValueRange,
+    cut: Cut,
+    readings: Readings,
+    spread: Spread | None = None,
 ) -> Attended:
     """Certify what was read for softmax attention."""
-    return shaped(certified(readings, values, asked.dtype, errors=cut.errors), asked)
+    got = certified(readings, values, asked.dtype, errors=cut.errors, spread=spread)
+    return shaped(got, asked)
 
 
 def certified_relu(asked: Asked, values: bounds.ValueRange, readings: Readings) -> Attended:

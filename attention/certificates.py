@@ -6,6 +6,7 @@ from halfspace.jit import kernel, part
 
 from . import bounds
 from .sampled import ROUNDED, heavier_drift
+from .spread import pull, radius
 
 
 @part
@@ -19,7 +20,7 @@ def _drift(drift, total, errors, q, reported, sampled):
 
 @part
 def _spans(output, low, high, q, row):
-    """Furthest end of the values' range, largest output, size and width of the range."""
+    """Largest of outputs and of distances to the ends of the range; its size and its width."""
     reach, largest, size, width = 0.0, 0.0, 0.0, 0.0
     for c in range(output.shape[1]):
         mean, least, most = output[q, c], low[row, c], high[row, c]
@@ -27,7 +28,22 @@ def _spans(output, low, high, q, row):
         largest = max(largest, abs(mean))
         size = max(size, max(abs(least), abs(most)))
         width = max(width, most - least)
-    return reach, max(reach, largest), size, width
+    return max(reach, largest), size, width
+
+
+@part
+def _mean_error(output, q, low, high, row, spread, head, share, far, rounding):
+    """How far a mean that rounding has moved is from the exact one: (1) or (3), by coordinate."""
+    most, shift = 0.0, np.sqrt(spread.count[head]) * rounding
+    for c in range(output.shape[1]):
+        mean = output[q, c]
+        away = share * (max(high[row, c] - mean, mean - low[row, c]) + rounding)
+        if far < np.inf:
+            other = far * (radius(spread, head, c, mean) + shift)
+            # In this order, for it may be undefined.
+            away = other if other < away else away
+        most = max(most, away)
+    return most + rounding
 
 
 @part
@@ -48,6 +64,7 @@ def certify_rows(
     drift,
     reported,
     looked,
+    peak,
     rounded,
     estimated,
     mass_error,
@@ -55,6 +72,7 @@ def certify_rows(
     errors,
     low,
     high,
+    spread,
     lse,
     bound,
     lse_bound,
@@ -63,7 +81,7 @@ def certify_rows(
 
     Parameters
     ----------
-    output, top, mass, missed, drift, reported, looked
+    output, top, mass, missed, drift, reported, looked, peak
         Of `Readings`.
     rounded : float64 array, shape (m, value_dim)
         The output, rounded to its dtype.
@@ -73,12 +91,15 @@ def certify_rows(
         Bounds on the errors of softmax scores; without them, `drift` is what there is.
     low, high : float64 array, shape (m, value_dim) or (1, value_dim)
         Ranges of the values.
+    spread : Spread
+        Of as many heads as rows are divided among.
     lse, bound, lse_bound : float64 array, shape (m,)
         Filled; as of `Attended`.
     """
     m = output.shape[0]
     for q in range(m):
-        reach, largest, size, width = _spans(output, low, high, q, q if low.shape[0] == m else 0)
+        row, head = q if low.shape[0] == m else 0, q * spread.count.size // m
+        largest, size, width = _spans(output, low, high, q, row)
         moved = _drift(drift, mass[q] + mass_error[q], errors, q, reported, sampled)
         within = bounds.drift_share(moved, mass[q])
         moved += mass_error[q]
@@ -90,7 +111,11 @@ def certify_rows(
             # Zero is exact only if there was nothing that may have weight.
             bound[q], lse_bound[q] = (size, np.inf) if looked[q] > 0 else (0.0, 0.0)
         else:
-            error = bounds.mean_error(share, reach, rounding) if within < 1.0 else largest
+            error = largest
+            if within < 1.0:
+                certain = bounds.certain_mass(mass[q], moved)
+                far = pull(peak[q], missed[q], certain)
+                error = _mean_error(output, q, low, high, row, spread, head, share, far, rounding)
             bound[q] = bounds.outward(error)
             within = bounds.drift_share(moved, mass[q])
             lse_bound[q] = bounds.lse_bound(top[q], mass[q], share, within)

@@ -90,6 +90,7 @@ def _readings_at(readings, a, b):
         readings.drift[a:b],
         readings.reported[a:b],
         readings.looked[a:b],
+        readings.peak[a:b],
     )
 
 

@@ -190,6 +190,14 @@ def bar_of_offset(bounds, offset, at):
 
 
 @part
+def peak_below(view, bar):
+    """Upper bound on the weight of each key below the bar, at most `at`, in units of exp(L)."""
+    if bar <= LOWEST:
+        return 0.0
+    return math.exp(view.unit * (np.float64(bar) - 1.0 - np.float64(view.at))) * view.widen
+
+
+@part
 def missed_below(view, row, most, bar, share):
     """Upper bound on the mass of keys below the bar, in units of exp(L), where a share matters."""
     if bar <= LOWEST:

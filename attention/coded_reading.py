@@ -40,6 +40,7 @@ def take(got, head, q, length, scratch, readings):
         # From units of exp(level) to units of exp(top).
         moved = math.exp(min(got.level - top, LARGEST_EXPONENT))
         readings.missed[q] = got.missed * moved * SURE if got.missed else 0.0
+        readings.peak[q] = got.peak * moved * SURE if got.missed else 0.0
 
 
 @kernel

@@ -35,6 +35,7 @@ from .coded_keys import (
     list_uncoded,
     look,
     missed_below,
+    peak_below,
 )
 from .exponential import LARGEST_EXPONENT, exponentials
 from .reading import add_values, dot, four_dots, largest
@@ -71,6 +72,7 @@ class Read(NamedTuple):
 
     size: int  # keys read
     missed: float  # upper bound on the mass of others, in units of exp(level)
+    peak: float  # upper bound on the weight of each of those
     level: float
     top: float  # the largest score
     mass: float  # of what was read, in units of exp(top); 0 where no average was taken yet
@@ -242,11 +244,11 @@ def read_share(head, query, scale, cut, q, row, size, view, scratch, output):
         missed = missed_below(view, row, scratch.most, bar, wanted)
         if missed == 0.0 or missed <= wanted * (mass + missed):
             if not left > 0.0 or missed == 0.0:
-                return Read(size, missed, view.level, -np.inf, 0.0)
+                return Read(size, missed, peak_below(view, bar), view.level, -np.inf, 0.0)
             top, total = average(head.values, scratch, size, output)
             allowed = share_allowed(cut, q, output)
             if missed <= allowed * (mass + missed):
-                return Read(size, missed, view.level, top, total)
+                return Read(size, missed, peak_below(view, bar), view.level, top, total)
             wanted = max(share, STRICTER * allowed)
         place = min(place + bins_down(missed, wanted * (mass + missed)), GUESS_BINS)
 
@@ -309,31 +311,32 @@ def _ranked(rank, size, scratch):
 
 
 @part
-def _drop(scratch, i, level):
-    """The mass of chosen key i, which is not read after all."""
-    return math.exp(min(scratch.scores[i] - level, LARGEST_EXPONENT))
+def _drop(scratch, i, level, left, most):
+    """Sum and largest of the weights of keys that are not read after all, with chosen key i."""
+    weight = math.exp(min(scratch.scores[i] - level, LARGEST_EXPONENT))
+    return left + weight, max(most, weight)
 
 
 @part
 def _keep_best(rank, level, size, scratch):
-    """Keep the `rank` chosen of largest score, ties to the earlier; the mass of the others."""
+    """Keep the `rank` chosen of largest score, ties to the earlier; see `_drop` for the others."""
     if size <= rank:
-        return size, 0.0
+        return size, 0.0, 0.0
     scores, chosen = scratch.scores, scratch.chosen
     least, ties = np.inf, 0
     if rank:
         least, ties = _ranked(rank, size, scratch), rank
         for i in range(size):
             ties -= scores[i] > least
-    kept, left = 0, 0.0
+    kept, left, most = 0, 0.0, 0.0
     for i in range(size):
         if scores[i] > least or (scores[i] == least and ties > 0):
             ties -= scores[i] == least
             scores[kept], chosen[kept] = scores[i], chosen[i]
             kept += 1
         else:
-            left += _drop(scratch, i, level)
-    return kept, left
+            left, most = _drop(scratch, i, level, left, most)
+    return kept, left, most
 
 
 @part
@@ -348,17 +351,17 @@ def is_inside(key, normal, offset, scale, score, error, limbs):
 
 @part
 def _keep_inside(keys, normal, offset, scale, error, level, size, scratch):
-    """Keep the chosen with <q, k> >= offset, exactly decided; the mass of the others."""
+    """Keep the chosen with <q, k> >= offset, exactly decided; see `_drop` for the others."""
     scores, chosen = scratch.scores, scratch.chosen
-    kept, left = 0, 0.0
+    kept, left, most = 0, 0.0, 0.0
     for i in range(size):
         key = keys[chosen[i]]
         if is_inside(key, normal, offset, scale, scores[i], error, scratch.limbs):
             scores[kept], chosen[kept] = scores[i], chosen[i]
             kept += 1
         else:
-            left += _drop(scratch, i, level)
-    return kept, left
+            left, most = _drop(scratch, i, level, left, most)
+    return kept, left, most
 
 
 @part
@@ -375,25 +378,27 @@ def read(head, query, scale, cut, q, bounds, length, row, scratch, output):
     if kind == SHARE:
         if coded:
             return read_share(head, query, scale, cut, q, row, size, view, scratch, output)
-        return Read(size, 0.0, level, -np.inf, 0.0)
-    bar = LOWEST
+        return Read(size, 0.0, 0.0, level, -np.inf, 0.0)
+    bar, peak = LOWEST, 0.0
     if kind == TOP_R:
         rank = np.int64(cut.parameters[q])
         if coded:
             size, bar = _read_top(head, query, scale, rank, error, row, size, view, scratch)
         level = largest(scratch.scores[:size])
-        size, left = _keep_best(rank, level, size, scratch)
+        size, left, most = _keep_best(rank, level, size, scratch)
     else:
         if coded:
             bar = bar_of_offset(bounds, cut.offsets[q], view.at)
             before, size = size, collect(row, scratch.most, bar, MOST_PRODUCT, scratch.chosen, size)
             score_chosen(head.keys, query, scale, scratch.chosen, before, size, scratch.scores)
         level = largest(scratch.scores[:size])
-        size, left = _keep_inside(
+        size, left, most = _keep_inside(
             head.keys, query, cut.offsets[q], scale, error, level, size, scratch
         )
     if coded:
-        missed = missed_below(view, row, scratch.most, bar, 0.0)
-        missed *= math.exp(min(view.level - level, LARGEST_EXPONENT))
-    missed = (missed + left * math.exp(min(error, LARGEST_EXPONENT))) * SURE
-    return Read(size, missed, level, -np.inf, 0.0)
+        moved = math.exp(min(view.level - level, LARGEST_EXPONENT))
+        missed = moved * missed_below(view, row, scratch.most, bar, 0.0)
+        peak = moved * peak_below(view, bar)
+    widen = math.exp(min(error, LARGEST_EXPONENT)) * SURE
+    missed, peak = missed * SURE + left * widen, max(peak * SURE, most * widen)
+    return Read(size, missed, peak, level, -np.inf, 0.0)

@@ -124,7 +124,7 @@ def coded_sampled_rows(
             score_chosen(head.keys, query, scale, scratch.chosen, 0, uncoded, scratch.scores)
             level = largest(scratch.scores[:uncoded])
             if uncoded == length:
-                got = Read(uncoded, 0.0, level, -np.inf, 0.0)
+                got = Read(uncoded, 0.0, 0.0, level, -np.inf, 0.0)
                 take(got, head, q, length, scratch, readings)
                 continue
             bounds = aims.bounds[q]

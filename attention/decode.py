@@ -33,6 +33,7 @@ from .inputs import (
 )
 from .reading import Cut, Readings, make_readings
 from .rules import Rule, Sampled
+from .spread import spread_of, with_more
 
 if TYPE_CHECKING:
     from .cuda import CudaDecoder
@@ -133,7 +134,7 @@ class Decoder:
             raise ValueError(f'structure: expected "cascade" for keys to come, got {structure!r}')
         else:
             self._head = IndexedHead(keys, values, structure)
-        self._values = bounds.value_range(values)
+        self._values, self._spread = bounds.value_range(values), spread_of(values[None])
         self._key_norm = float(bounds.norms(keys).max(initial=0.0))
         self._changes = 0
 
@@ -238,8 +239,11 @@ class Decoder:
         if len(keys):
             more = bounds.value_range(values)
             if len(self) > len(keys):
+                self._spread = with_more(self._spread, values[None])
                 low = np.minimum(self._values.low, more.low)
                 more = bounds.ValueRange(low, np.maximum(self._values.high, more.high))
+            else:
+                self._spread = spread_of(values[None])
             self._values = more
             self._key_norm = max(self._key_norm, float(bounds.norms(keys).max()))
 
@@ -314,7 +318,8 @@ class Decoder:
 
     def _certified_softmax(self, asked: Asked) -> Attended:
         """Certify what was read for softmax attention."""
-        return certified(asked.readings, self._values, asked.dtype, errors=asked.errors)
+        errors, spread = asked.errors, self._spread
+        return certified(asked.readings, self._values, asked.dtype, errors=errors, spread=spread)
 
     def _whole(
         self,

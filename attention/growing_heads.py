@@ -39,6 +39,7 @@ from .reading import Cut, Readings
 from .room import Room, make_room, tiles_for, widened
 from .rules import Sampled
 from .sampled import Estimates, aim, make_estimates
+from .spread import Spread, spread_of, with_more
 
 
 class GrowingHeads:
@@ -69,7 +70,7 @@ class GrowingHeads:
         self._key_norms = np.zeros(heads)
         self._low, self._high = np.zeros((2, heads, value_dim))
         self._seen, self._read = np.zeros((2, heads), np.int64)
-        self._arenas = Arenas()
+        self._spread, self._arenas = spread_of(np.empty((heads, 0, value_dim))), Arenas()
         self._live_in(make_room((heads,), 0, head_dim, value_dim, (dtype, dtype)))
 
     def __len__(self) -> int:
@@ -140,7 +141,8 @@ class GrowingHeads:
         self.rewritten += 1
         for head in self._heads:
             head.crop(count)
-        if count < self._measured and self._reaches_out(count, self._measured):
+        often = self._spread.count[0] > 2.0 * count  # so many were cut off and followed by others
+        if count < self._measured and (often or self._reaches_out(count, self._measured)):
             self._measured = 0
         self._count, self._measured = count, min(self._measured, count)
 
@@ -156,10 +158,14 @@ class GrowingHeads:
         self._heads = [copy.copy(self._heads[h]) for h in old]
         for name in ("_key_norms", "_low", "_high", "_seen", "_read"):
             setattr(self, name, getattr(self, name)[old])
+        self._spread = Spread(*(field[old] for field in self._spread))
         self._live_in(room)
 
     def measures(self) -> Measures:
-        """Measures of the keys and values there are."""
+        """Measures of the keys and values there are; `spread` is of them, too, from then on."""
+        if self._measured < self._count:
+            more = self.values[:, self._measured :]
+            self._spread = with_more(self._spread, more) if self._measured else spread_of(more)
         for norms, low, high in self._measures(self._measured, self._count):
             if self._measured:
                 norms = np.maximum(norms, self._key_norms)
@@ -167,6 +173,11 @@ class GrowingHeads:
             self._key_norms, self._low, self._high = norms, low, high
             self._measured = self._count
         return Measures(self._key_norms, self._low, self._high)
+
+    @property
+    def spread(self) -> Spread:
+        """Sums over the values that were measured last."""
+        return self._spread
 
     def softmax(
         self, queries: np.ndarray, lengths: np.ndarray, cut: Cut, scale: float, readings: Readings

@@ -97,6 +97,7 @@ class Readings(NamedTuple):
     drift: np.ndarray  # (m,) upper bound on the sum of |weight - exact weight|
     reported: np.ndarray  # (m,) int64, keys read
     looked: np.ndarray  # (m,) int64, keys that may have weight
+    peak: np.ndarray  # (m,) upper bound on the weight of any key not read, infinite if not known
 
 
 def make_readings(m: int, value_dim: int) -> Readings:
@@ -109,6 +110,7 @@ def make_readings(m: int, value_dim: int) -> Readings:
         np.zeros(m),
         np.zeros(m, np.int64),
         np.zeros(m, np.int64),
+        np.full(m, np.inf),
     )
 
 
@@ -268,7 +270,7 @@ def softmax_rows(head, candidates, queries, lengths, cut, scale, readings):
     keys, values, first, last = head.keys, head.values, head.first, head.last
     indptr, parts, masks, floors = candidates
     kind, parameters, offsets, errors = cut.kind, cut.parameters, cut.offsets, cut.errors
-    outputs, tops, masses, missing, _, reported, looked = readings
+    outputs, tops, masses, missing, _, reported, looked, _ = readings
     room = data.shape[0]
     narrow, lane_scores = np.empty(data.shape[1], data.dtype), np.empty(TILE, data.dtype)
     tiles, lanes = np.empty(room, np.int64), np.empty(room, np.uint64)

@@ -187,7 +187,7 @@ def sampled_rows(head, prior, queries, states, lengths, cut, targets, scale, rea
     """
     data, norms, _ = head.tiles
     keys, values = head.keys, head.values
-    outputs, tops, masses, missing, _, reported, looked = readings
+    outputs, tops, masses, missing, _, reported, looked, _ = readings
     room, value_dim = data.shape[0], values.shape[1]
     narrow, lane_scores = np.empty(data.shape[1], data.dtype), np.empty(TILE, data.dtype)
     tiles, lanes = np.arange(room), np.empty(room, np.uint64)

@@ -15,6 +15,7 @@ from attention.cuts import Measures, cut_of
 from attention.inputs import LARGEST_VALUE
 from attention.reading import Readings
 from attention.sampled import Estimates
+from attention.spread import spread_of
 
 from .attention_oracle import EXTENDED
 from .sizes import examples
@@ -38,7 +39,8 @@ def certified_rows(draw):
     errors = rng.choice((0.0, 1e-17, 1e-9, 0.5, 5.0, 1e3, 1e290), m)
     looked = np.maximum(reported, rng.integers(0, 2, m))
     top = np.where(reported > 0, rng.choice((-1e290, -700.0, 0.0, 1e290), m), -np.inf)
-    readings = Readings(output, top, mass, missed, np.zeros(m), reported, looked)
+    peak = rng.choice((0.0, 1e-300, 1e-9, 1.0, 1e280, np.inf), m)
+    readings = Readings(output, top, mass, missed, np.zeros(m), reported, looked, peak)
     sampled = rng.random(m) < 0.5 * (reported > 0)
     estimates = Estimates(
         np.where(sampled, rng.random(m), 0.0), np.where(sampled, mass * 1e-3, 0.0), sampled
@@ -46,7 +48,7 @@ def certified_rows(draw):
     return readings, bounds.ValueRange(*ends), errors, estimates
 
 
-def least_bound(readings, values, errors, estimates, q):
+def least_bound(readings, values, errors, estimates, q, spread=None):
     """The certificate of row q by its formula, in extended precision and without any margin."""
     mass, missed = EXTENDED(readings.mass[q]), EXTENDED(readings.missed[q])
     read = int(readings.reported[q]) + 32 * int(estimates.sampled[q])
@@ -65,15 +67,37 @@ def least_bound(readings, values, errors, estimates, q):
     certain = max(mass - drift - EXTENDED(estimates.mass_error[q]), EXTENDED(0))
     share = missed / (certain + missed) if certain > 0 else EXTENDED(1)
     moved = -np.log1p(-share) if share < 1 else EXTENDED(np.inf)
-    return share * (reach + rounding) + rounding, moved
+    away = share * (np.maximum(high - output, output - low) + rounding)
+    if spread is not None and certain > 0 and readings.peak[q] < np.inf:
+        mass = min(missed, certain)
+        far = np.sqrt(EXTENDED(readings.peak[q])) * np.sqrt(mass) / (certain + mass)
+        count, centre, sums, squares = (field[0].astype(EXTENDED) for field in spread)
+        mean = output - centre
+        with np.errstate(invalid="ignore"):
+            radius = np.sqrt(np.maximum(squares - 2 * mean * sums + count * mean**2, 0))
+            other = far * (radius + np.sqrt(count) * rounding)
+        away = np.where(np.isnan(other), away, np.minimum(away, other))
+    return away.max() + rounding, moved
+
+
+@st.composite
+def spreads(draw, value_dim):
+    """Sums of some values, of any size."""
+    rng, size = draw(rngs()), draw(st.sampled_from(SIZES))
+    return spread_of(size * rng.standard_normal((1, draw(st.integers(0, 40)), value_dim)))
 
 
 @examples(4)
-@given(rows=certified_rows(), dtype=st.sampled_from((np.float16, np.float32, np.float64)))
-def test_certificates_are_never_below_their_formula(rows, dtype):
+@given(
+    rows=certified_rows(),
+    dtype=st.sampled_from((np.float16, np.float32, np.float64)),
+    data=st.data(),
+)
+def test_certificates_are_never_below_their_formula(rows, dtype, data):
     readings, values, errors, estimates = rows
+    spread = data.draw(st.none() | spreads(readings.output.shape[1]))
     with np.errstate(over="ignore"):
-        got = certified(readings, values, np.dtype(dtype), estimates, errors)
+        got = certified(readings, values, np.dtype(dtype), estimates, errors, spread)
     for q, read in enumerate(readings.reported):
         with np.errstate(over="ignore"):
             cast = np.abs(got.output[q].astype(EXTENDED) - readings.output[q]).max()
@@ -83,7 +107,7 @@ def test_certificates_are_never_below_their_formula(rows, dtype):
             assert got.lse_bound[q] == (np.inf if seen else 0.0)
             assert got.lse[q] == -np.inf
             continue
-        least, least_lse = least_bound(readings, values, errors, estimates, q)
+        least, least_lse = least_bound(readings, values, errors, estimates, q, spread)
         assert got.bound[q] * (1 + EXTENDED(1e-15)) >= least + cast
         assert got.lse_bound[q] >= least_lse
         assert not np.isnan(got.bound[q])
@@ -110,7 +134,7 @@ def test_rows_are_certified_as_the_formulas_for_arrays_say(rows):
 
 def test_one_range_of_values_is_for_all_rows():
     numbers, counts = np.ones((4, 3)), np.ones((2, 3), np.int64)
-    readings = Readings(np.zeros((3, 2)), *numbers, *counts)
+    readings = Readings(np.zeros((3, 2)), *numbers, *counts, np.full(3, np.inf))
     one = bounds.ValueRange(np.array([-1.0, 0.0]), np.array([2.0, 7.0]))
     each = bounds.ValueRange(*(np.repeat(end[None], 3, axis=0) for end in one))
     both = (certified(readings, values, np.dtype(np.float64)) for values in (one, each))

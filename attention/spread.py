@@ -1,0 +1,128 @@
+r"""A certificate from second moments: small weights over many keys can hardly all pull one way.
+
+Let S be the keys that were read, with mean m_S and certain mass K, and T the others, with weights
+w_i <= p that sum to W <= M. The exact output is m = (K m_S + Σ_T w_i v_i) / (K + W), so for every
+coordinate, by Cauchy and Schwarz,
+
+    |m_S - m| = |Σ_T w_i (m_S - v_i)| / (K + W)
+              <= sqrt(Σ_T w_i^2) sqrt(Σ_T (v_i - m_S)^2) / (K + W)
+              <= sqrt(p W) / (K + W) * R,      R^2 = Σ_i (v_i - m_S)^2 over all keys.   (3)
+
+sqrt(W) / (K + W) grows up to W = K, so W' = min(M, K) takes the place of W. Where values are seldom
+near the ends of their range and no missed weight stands out, R / sqrt(n) is far less than the
+distance to the far end, which certificate (1) of `bounds.py` assumes of all that is missed. Both
+hold: each coordinate takes the smaller.
+
+R^2 = Q - 2 (m_S - r) U + n (m_S - r)^2 with sums U of v - r and Q of (v - r)^2 about a centre r
+that was chosen once, so values may be added one by one. Sums over more values than there are only
+make R larger. O(value_dim) for a row.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from halfspace.jit import kernel, part
+
+BLOCK, SAMPLE = 1024, 4096
+"""Values that are summed before they are added, and values that a centre is the mean of, about."""
+
+SUMMED = 1e-9
+"""Covers the relative rounding of sums of up to 2^32 values, and of R."""
+
+LEAST = 2.0**-500
+"""Distances up to here have squares that float64 may not hold, and count as this."""
+
+
+class Spread(NamedTuple):
+    """Sums over the values of some heads. They may be of more values than there are."""
+
+    count: np.ndarray  # (heads,) float64
+    centre: np.ndarray  # (heads, value_dim) float64
+    sums: np.ndarray  # (heads, value_dim) float64, of value - centre
+    squares: np.ndarray  # (heads, value_dim) float64, of (value - centre)^2
+
+
+def unknown_spread(value_dim: int) -> Spread:
+    """Of values of which nothing is known.
+
+    Examples
+    --------
+    >>> from attention.spread import unknown_spread
+    >>> unknown_spread(2).squares
+    array([[inf, inf]])
+    """
+    none = np.zeros((1, value_dim))
+    return Spread(np.zeros(1), none, none, np.full((1, value_dim), np.inf))
+
+
+def spread_of(values: np.ndarray) -> Spread:
+    """Sums over values (heads, n, value_dim), about the mean of some of them.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from attention.spread import spread_of
+    >>> found = spread_of(np.array([[[1.0], [3.0]]]))
+    >>> found.count, found.centre, found.squares
+    (array([2.]), array([[2.]]), array([[2.]]))
+    """
+    heads, n, value_dim = values.shape
+    none = np.zeros((heads, value_dim))
+    with np.errstate(over="ignore", invalid="ignore"):
+        some = values[:, :: max(1, n // SAMPLE)]
+        centre = some.mean(axis=1, dtype=np.float64) if n else none
+    # Where that is beyond float64, squares are, too.
+    return with_more(Spread(np.zeros(heads), np.nan_to_num(centre), none, none), values)
+
+
+def with_more(spread: Spread, values: np.ndarray) -> Spread:
+    """The same with more values (heads, n, value_dim).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from attention.spread import spread_of, with_more
+    >>> with_more(spread_of(np.array([[[1.0], [3.0]]])), np.array([[[5.0]]])).sums
+    array([[3.]])
+    """
+    sums, squares = spread.sums.copy(), spread.squares.copy()
+    _add(values, spread.centre, sums, squares)
+    return Spread(spread.count + values.shape[1], spread.centre, sums, squares)
+
+
+@kernel
+def _add(values, centre, sums, squares):
+    """Add to the sums, block by block, so that few additions are of a large and a small number."""
+    heads, n, value_dim = values.shape
+    some, more = np.empty(value_dim), np.empty(value_dim)
+    for h in range(heads):
+        for first in range(0, n, BLOCK):
+            some[:], more[:] = 0.0, 0.0
+            for i in range(first, min(first + BLOCK, n)):
+                for c in range(value_dim):
+                    away = np.float64(values[h, i, c]) - centre[h, c]
+                    some[c] += away
+                    more[c] += away * away
+            for c in range(value_dim):
+                sums[h, c] += some[c]
+                squares[h, c] += more[c]
+
+
+@part
+def pull(peak, missed, certain):
+    """sqrt(p W') / (K + W'), what (3) says of weights; infinite where that is nothing."""
+    if not (certain > 0.0 and peak < np.inf):
+        return np.inf
+    mass = min(missed, certain)
+    return np.sqrt(peak) * np.sqrt(mass) / (certain + mass) * (1.0 + SUMMED) + 2.0**-1074
+
+
+@part
+def radius(spread, head, c, mean):
+    """R of (3) for coordinate c of a head, rounded up, seen from `mean`; it may be undefined."""
+    count, away = spread.count[head], abs(mean - spread.centre[head, c])
+    sums, squares = abs(spread.sums[head, c]), spread.squares[head, c]
+    sums += SUMMED * np.sqrt(count) * (np.sqrt(squares) + np.sqrt(count) * LEAST)
+    whole = squares + away * (2.0 * sums + count * away)
+    return np.sqrt(whole) * (1.0 + SUMMED) + np.sqrt(count) * LEAST

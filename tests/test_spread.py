@@ -1,0 +1,194 @@
+"""Certificates from second moments: they hold over the reals, and pay where values are spread."""
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import attention
+from attention import bounds, data
+from attention.attended import certified
+from attention.coded_head import LEAST_CODED
+from attention.reading import make_readings
+from attention.spread import Spread, pull, radius, spread_of, unknown_spread, with_more
+from halfspace.jit import kernel
+
+from .attention_oracle import EXTENDED
+from .datasets import cloud
+from .sizes import JIT, examples
+from .strategies import rngs
+
+SIZES = (0.0, 5e-324, 1e-310, 1e-160, 1e-30, 1.0, 1e30, 1e150, 1e200)
+
+
+@kernel
+def find_radius(spread, head, c, mean):
+    return radius(spread, head, c, mean)
+
+
+@kernel
+def find_pull(peak, missed, certain):
+    return pull(peak, missed, certain)
+
+
+@st.composite
+def valued(draw):
+    """Values (n, 2) of any sizes and places, in parts that come one after another."""
+    rng, n = draw(rngs()), draw(st.integers(1, 60))
+    size, place = draw(st.sampled_from(SIZES)), draw(st.sampled_from(SIZES))
+    values = size * rng.standard_normal((n, 2)) + place * draw(st.sampled_from((-1.0, 1.0)))
+    return values, np.split(values, np.sort(rng.integers(0, n + 1, draw(st.integers(0, 3)))))
+
+
+def in_parts(parts):
+    spread = spread_of(parts[0][None])
+    for part in parts[1:]:
+        spread = with_more(spread, part[None])
+    return spread
+
+
+@examples(2)
+@given(given_values=valued(), rng=rngs())
+def test_the_radius_is_an_upper_bound(given_values, rng):
+    values, parts = given_values
+    spread = in_parts(parts)
+    assert spread.count.tolist() == [len(values)]
+    for c in range(2):
+        mean = rng.choice([*values[:, c], values[:, c].mean(), 0.0, -values[0, c]])
+        if not np.isfinite(mean):
+            continue
+        found = find_radius(spread, 0, c, mean)
+        exact = sum((Fraction(float(v)) - Fraction(mean)) ** 2 for v in values[:, c])
+        assert not np.isfinite(found) or Fraction(found) ** 2 >= exact
+
+
+@examples(2)
+@given(given_values=valued(), rng=rngs(), power=st.sampled_from((0, 3, 200)))
+def test_the_certificate_holds_over_the_reals(given_values, rng, power):
+    values, parts = given_values
+    spread, read = in_parts(parts), int(rng.integers(1, len(values) + 1))
+    weights = np.exp(-power * rng.random(len(values)))
+    exact = [Fraction(float(w)) for w in weights]
+    mass = bounds.certain_mass(float(weights[:read].sum()), 0.0)
+    missed = float(weights[read:].sum()) * (1 + 1e-12)
+    far = find_pull(float(weights[read:].max(initial=0.0)), missed, mass)
+    for c in range(2):
+        column = [Fraction(float(v)) for v in values[:, c]]
+        mine = sum(map(Fraction.__mul__, exact[:read], column[:read])) / sum(exact[:read])
+        whole = sum(map(Fraction.__mul__, exact, column)) / sum(exact)
+        mean = float(mine)
+        if not (far < np.inf and np.isfinite(find_radius(spread, 0, c, mean))):
+            continue
+        moved = abs(Fraction(mean) - mine) * (1 + len(values))
+        bound = Fraction(far) * (Fraction(find_radius(spread, 0, c, mean)) + moved)
+        assert abs(mine - whole) <= bound
+
+
+@given(
+    numbers=st.tuples(*[st.sampled_from((0.0, 5e-324, 1e-300, 1e-3, 1.0, 1e12, 1e300, np.inf))] * 3)
+)
+def test_the_pull_is_that_of_the_worst_mass(numbers):
+    peak, missed, certain = numbers
+    found = find_pull(*numbers)
+    assert found >= 0.0 or certain == np.inf
+    if not certain > 0.0 or peak == np.inf:
+        assert found == np.inf
+        return
+    if certain == np.inf:
+        return
+    for mass in (missed, missed / 2, min(missed, certain), min(missed, certain / 3)):
+        if mass < np.inf:
+            p, w, k = (EXTENDED(x) for x in (peak, mass, certain))
+            assert found >= np.sqrt(p) * np.sqrt(w) / (k + w)
+
+
+def test_values_of_which_nothing_is_known():
+    assert not np.isfinite(find_radius(unknown_spread(3), 0, 1, 0.5))
+    readings = make_readings(2, 3)._replace(
+        mass=np.ones(2), missed=np.ones(2), peak=np.full(2, 1e-3), top=np.zeros(2)
+    )
+    readings = readings._replace(reported=np.full(2, 7), looked=np.full(2, 9))
+    span, float64 = bounds.ValueRange(-np.ones(3), np.ones(3)), np.dtype(np.float64)
+    plain = certified(readings, span, float64)
+    # Half of the weight is missed, and the far end is 1 away.
+    assert plain.bound == pytest.approx(0.5)
+    none = certified(readings._replace(peak=np.full(2, np.inf)), span, float64)
+    assert np.array_equal(plain.bound, none.bound)
+
+
+def test_the_smaller_certificate_is_taken_by_row_and_head():
+    readings = make_readings(4, 1)._replace(
+        mass=np.ones(4), missed=np.ones(4), peak=np.array([1e-3, 1.0, 1e-3, 1.0]), top=np.zeros(4)
+    )
+    readings = readings._replace(reported=np.full(4, 7), looked=np.full(4, 2000))
+    span, heads = bounds.ValueRange(np.array([-1.0]), np.array([1.0])), np.zeros((2, 1))
+    spread = Spread(np.full(2, 1000.0), heads, heads, np.array([[40.0], [10.0]]))
+    got = certified(readings, span, np.dtype(np.float64), spread=spread)
+    # sqrt(p W) / (K + W) R with K = W = 1, or a half.
+    want = [0.5 * np.sqrt(1e-3 * 40.0), 0.5, 0.5 * np.sqrt(1e-3 * 10.0), 0.5]
+    assert got.bound == pytest.approx(want, rel=1e-6)
+
+
+def test_it_pays_on_a_head_that_is_flat():
+    head = data.load("flat")
+    decoder = attention.Decoder(head.key, head.value, structure="cascade")
+    query = head.query[: 40 if JIT else 2]
+    got = decoder.softmax(query, attention.TopR())
+    decoder._spread = unknown_spread(decoder.value_dim)
+    plain = decoder.softmax(query, attention.TopR())
+    exact, _ = attention.dense.softmax(query, head.key, head.value)
+    assert np.array_equal(got.output, plain.output)
+    assert (np.abs(got.output - exact).max(axis=1) <= got.bound).all()
+    assert np.median(got.bound) < 0.7 * np.median(plain.bound)
+
+
+def exact_sums(cache, head):
+    values = cache._heads.values[head].astype(np.float64)
+    return np.sqrt((values * values).sum(axis=0))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_cache_that_changes_keeps_enough(dtype):
+    cache = attention.KVCache(4, batch_shape=2, num_kv_heads=1, window=0, dtype=dtype)
+    rng = np.random.default_rng(0)
+
+    def more(n, size):
+        cache.append(*(size * rng.standard_normal((2, 2, 1, n, 4))).astype(dtype))
+
+    def holds():
+        cache.attend(np.ones((2, 1, 1, 4), dtype), attention.TopR(1))
+        spread = cache._heads.spread
+        for head in range(2):
+            for c, exact in enumerate(exact_sums(cache, head)):
+                assert find_radius(spread, head, c, 0.0) >= exact
+        return spread.count.tolist()
+
+    more(30, 1.0)
+    assert holds() == [30.0, 30.0]
+    more(3, 100.0)
+    assert holds() == [33.0, 33.0]
+    cache.crop(20)
+    more(1, 1.0)
+    assert holds()[0] >= 21.0
+    cache.reorder([1, 0])
+    holds()
+    cache.reorder([0, 0])
+    holds()
+    for _ in range(8):
+        cache.crop(10)
+        more(9, 1.0)
+        counts = holds()
+    assert max(counts) <= 2 * 19 + 9
+
+
+def test_a_growing_decoder_keeps_enough():
+    keys, values = cloud(LEAST_CODED, 16), cloud(LEAST_CODED, 2, seed=1)
+    decoder = attention.Decoder(keys, values, structure="cascade", growing=True)
+    decoder.extend(keys[:5], 9.0 * values[:5])
+    assert decoder._spread.count.tolist() == [LEAST_CODED + 5]
+    decoder.crop(100)
+    assert decoder._spread.count.tolist() == [100]
+    want = spread_of(values[None, :100])
+    assert np.array_equal(decoder._spread.squares, want.squares)
