@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import halfspace
-from halfspace import dynamic
+from halfspace import publisher
 from halfspace.dynamic import Dynamic
 from halfspace.rebuilding import GROWTH, Loose, next_merge
 from halfspace.runs import merge_runs
@@ -41,7 +41,7 @@ def test_a_point_is_built_into_ever_larger_segments(monkeypatch):
         built.append(len(points))
         return halfspace.build(points, *arguments, **options)
 
-    monkeypatch.setattr(dynamic, "build", counted)
+    monkeypatch.setattr(publisher, "build", counted)
     n, size = 2000, 16
     grown(n, 2, 8, buffer=size, structure="scan")
     assert sum(built) <= n * 3 * math.log2(n / size)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from halfspace import dynamic
+from halfspace import publisher
 from halfspace.dynamic import Dynamic
 
 from .datasets import cloud
@@ -194,7 +194,7 @@ def test_a_change_that_fails_changes_nothing(change, failure, monkeypatch):
     def broken(*arguments, **options):
         raise failure
 
-    monkeypatch.setattr(dynamic, "build", broken)
+    monkeypatch.setattr(publisher, "build", broken)
     if change == "compact":
         index.insert(points[:1])
         before = index.snapshot()

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import halfspace
-from halfspace import dynamic
+from halfspace import publisher
 from halfspace.dynamic import Dynamic
 
 from . import oracle
@@ -86,7 +86,7 @@ def test_what_dies_while_a_segment_is_built_stays_dead(monkeypatch):
         return halfspace.build(*arguments, **options)
 
     index = Dynamic(np.empty((0, 2)), structure="kd_tree", buffer=16, background=True)
-    monkeypatch.setattr(dynamic, "build", slow)
+    monkeypatch.setattr(publisher, "build", slow)
     points = cloud(90, 2)
     index.insert(points[:70])
     assert started.wait(60)
@@ -111,7 +111,7 @@ def test_what_dies_wholly_while_it_is_built_is_gone(monkeypatch):
         return halfspace.build(*arguments, **options)
 
     index = Dynamic(np.empty((0, 2)), structure="kd_tree", buffer=16, background=True)
-    monkeypatch.setattr(dynamic, "build", slow)
+    monkeypatch.setattr(publisher, "build", slow)
     index.insert(cloud(70, 2))
     assert started.wait(60)
     index.delete(np.arange(70))
@@ -127,7 +127,7 @@ def failing(*arguments, **options):
 
 def test_failures_in_the_background_are_raised_by_the_next_change(monkeypatch):
     index = Dynamic(np.empty((0, 2)), structure="kd_tree", buffer=16, background=True)
-    monkeypatch.setattr(dynamic, "build", failing)
+    monkeypatch.setattr(publisher, "build", failing)
     index.insert(cloud(40, 2))
     index._background.wait()
     with pytest.raises(RuntimeError, match="rebuild in the background failed: no room") as caught:
@@ -143,7 +143,7 @@ def test_failures_in_the_background_are_raised_by_the_next_change(monkeypatch):
 
 def test_failures_in_the_background_are_raised_by_close(monkeypatch):
     index = Dynamic(np.empty((0, 2)), structure="kd_tree", buffer=16, background=True)
-    monkeypatch.setattr(dynamic, "build", failing)
+    monkeypatch.setattr(publisher, "build", failing)
     index.insert(cloud(40, 2))
     index._background.wait()
     with pytest.raises(RuntimeError, match="no room"):
