@@ -1,7 +1,10 @@
-"""What is collected: what needs an extra only where its packages are installed."""
+"""What tests are collected: those that need an extra only where its packages are installed."""
 
+import gc
 from importlib.util import find_spec
 from pathlib import Path
+
+import pytest
 
 HERE = Path(__file__).parent
 
@@ -52,3 +55,13 @@ def pytest_report_header() -> list[str]:
         f" {', '.join(needing)}"
         for extra, needing in MISSING.items()
     ]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _little_to_collect() -> None:
+    """Set apart what stays, as tests do and compilers: what times anything collects garbage first.
+
+    Else every timing of a benchmark would walk through all of it.
+    """
+    gc.collect()
+    gc.freeze()

@@ -1,21 +1,18 @@
 """KVCache: keys and values of many heads, shaped as torch has them, that grow by tokens."""
 
 import math
-import os
-import zipfile
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from halfspace.devices import device_number
 from halfspace.inputs import as_count
 from halfspace.tiles import frozen
 
 from . import bounds
-from .arrays_by_name import read_arrays, write_arrays
 from .attended import Attended, certified
-from .cache_answers import CacheStatistics, certified_relu, certified_softmax, shaped
+from .cache_answers import certified_relu, certified_softmax, explain, shaped, statistics
+from .cache_file import load_cache, restore, save_cache, state_of
 from .cache_inputs import (
     Asked,
     as_ancestors,
@@ -26,6 +23,7 @@ from .cache_inputs import (
     check_scores,
 )
 from .cuts import Measures, cut_of, relu_offsets
+from .devices import to
 from .growing_heads import GrowingHeads
 from .inputs import check_relu, check_rule, check_scale, rounding_unit
 from .reading import Cut, Readings, make_readings
@@ -376,166 +374,18 @@ class KVCache:
         values = bounds.ValueRange(*(np.repeat(end, m, axis=0) for end in measures.values))
         return asked, values, offsets, errors, make_readings(len(errors), self._value_dim)
 
-    def to(self, device: str) -> "KVCache | CudaCache":
-        """Return the cache on a device: batch, heads and grouped queries in one launch.
+    to = to
+    save = save_cache
+    load = classmethod(load_cache)
+    statistics = statistics
+    explain = explain
+    __getstate__ = state_of
+    __setstate__ = restore
 
-        Parameters
-        ----------
-        device : str
-            ``"cpu"``, ``"cuda"`` or ``"cuda:N"``. CUDA needs the extra ``cuda``.
-
-        Returns
-        -------
-        KVCache or CudaCache
-            The cache itself where it is there already. One on a device keeps this one on the host,
-            and follows its changes.
-
-        Raises
-        ------
-        TypeError, ValueError
-            `device` is not a string, or names none of these.
-        CudaUnavailable
-            There is no such device, or nothing to run it with.
-        OutOfDeviceMemory
-            Keys, values and codes do not fit.
-
-        Examples
-        --------
-        >>> from attention import KVCache
-        >>> cache = KVCache(4)
-        >>> cache.to("cpu") is cache
-        True
-        """
-        number = device_number(device)
-        if number is None:
-            return self
+    def _on_cuda(self, number: int) -> "CudaCache":
         from .cuda import CudaCache
 
         return CudaCache(self, number)
-
-    def save(self, path: str | os.PathLike) -> None:
-        """Write everything to one .npz file, codes included: they take longer to make than to read.
-
-        Parameters
-        ----------
-        path : str or path-like
-            Of the file, as it is to be called. Nothing in it is pickled. A file that is there is
-            replaced whole, or stays as it is.
-
-        Examples
-        --------
-        >>> import tempfile, attention
-        >>> cache = attention.KVCache(1, num_kv_heads=2, dtype=float, scale=1.0)
-        >>> cache.append([[[0.0], [1.0]]] * 2, [[[5.0], [7.0]]] * 2)
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     cache.save(f"{folder}/cache.npz")
-        ...     again = attention.KVCache.load(f"{folder}/cache.npz")
-        >>> len(again), again.keys.shape
-        (2, (2, 2, 1))
-        """
-        write_arrays(path, self.__getstate__())
-
-    @classmethod
-    def load(cls, path: str | os.PathLike) -> "KVCache":
-        """Read what `save` wrote. The cache answers as the one that was saved.
-
-        Raises
-        ------
-        OSError
-            No such file.
-        ValueError
-            Not a file that `save` wrote.
-
-        Examples
-        --------
-        >>> import tempfile, attention
-        >>> cache = attention.KVCache(1, num_kv_heads=2, dtype=float, scale=1.0)
-        >>> cache.append([[[0.0], [1.0]]] * 2, [[[5.0], [7.0]]] * 2)
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     cache.save(f"{folder}/cache.npz")
-        ...     again = attention.KVCache.load(f"{folder}/cache.npz")
-        >>> again.keys.tolist() == cache.keys.tolist()
-        True
-        """
-        cache = cls.__new__(cls)
-        try:
-            cache.__setstate__(read_arrays(path))
-        except (KeyError, TypeError, ValueError, zipfile.BadZipFile, EOFError) as wrong:
-            raise ValueError(
-                f"path: expected a file that KVCache.save wrote, got {os.fspath(path)!r}"
-            ) from wrong
-        return cache
-
-    def statistics(self) -> CacheStatistics:
-        """Tokens, those with codes, the mean share read so far, and bytes, by head.
-
-        Examples
-        --------
-        >>> import attention
-        >>> cache = attention.KVCache(1, num_kv_heads=2, dtype=float, scale=1.0)
-        >>> cache.append([[[0.0], [1.0]]] * 2, [[[5.0], [7.0]]] * 2)
-        >>> got = cache.attend([[[1.0]]] * 2)
-        >>> cache.statistics().tokens, cache.statistics().share
-        (array([2, 2]), array([1., 1.]))
-        """
-        heads, (seen, read) = self._heads.heads, self._heads.seen_and_read
-        share = np.where(seen > 0, read / np.maximum(seen, 1), np.nan)
-        columns = (
-            np.full(heads, len(self)),
-            np.full(heads, self._heads.coded),
-            share,
-            np.full(heads, self.nbytes // heads),
-        )
-        return CacheStatistics(*(column.reshape(self._shape) for column in columns))
-
-    def explain(self) -> str:
-        """What is held and how it is read, in a few lines.
-
-        Examples
-        --------
-        >>> import attention
-        >>> cache = attention.KVCache(1, num_kv_heads=2, dtype=float, scale=1.0)
-        >>> cache.append([[[0.0], [1.0]]] * 2, [[[5.0], [7.0]]] * 2)
-        >>> print(cache.explain())
-        2 tokens in 2 heads of 1 dimensions, float64, 0.0 MB
-        0 with 8-bit codes, which tell a query what to read
-        2 without, which every query reads
-        queries have read nothing yet
-        """
-        tokens, heads, coded = len(self), self._heads.heads, self._heads.coded
-        seen, read = (int(count.sum()) for count in self._heads.seen_and_read)
-        share = f"{read / seen:.1%} of the keys they saw" if seen else "nothing yet"
-        return (
-            f"{tokens} tokens in {heads} heads of {self._head_dim} dimensions, {self._dtype}, "
-            f"{self.nbytes / 1e6:.1f} MB\n"
-            f"{coded} with 8-bit codes, which tell a query what to read\n"
-            f"{tokens - coded} without, which every query reads\n"
-            f"queries have read {share}"
-        )
-
-    def __getstate__(self) -> dict[str, np.ndarray]:
-        """Arrays by name, without what is free."""
-        window = -1 if self._window is None else self._window
-        return {
-            "shape": np.array(self._shape),
-            "settings": np.array((self._head_dim, self._value_dim, window)),
-            "scale": np.array(self._scale),
-            **self._heads.state(),
-        }
-
-    def __setstate__(self, state: dict[str, np.ndarray]) -> None:
-        *batch, kv_heads = state["shape"].tolist()
-        head_dim, value_dim, window = state["settings"].tolist()
-        self.__init__(
-            head_dim,
-            value_dim,
-            kv_heads,
-            tuple(batch),
-            dtype=state["keys"].dtype,
-            scale=float(state["scale"]),
-            window=None if window < 0 else window,
-        )
-        self._heads.restore(state)
 
     def _make_heads(self) -> GrowingHeads:
         heads = math.prod(self._shape)

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from halfspace.devices import device_number
 from halfspace.inputs import as_points
 from halfspace.tiles import frozen
 
@@ -19,10 +18,11 @@ from . import bounds, prefill, products, sampled
 from .attended import Attended, certified
 from .coded_head import CodedHead
 from .cuts import Measures, cut_of, relu_offsets
+from .devices import to
+from .growth import Growth
 from .indexed_head import IndexedHead
 from .inputs import (
     LARGEST_SCORE,
-    check_count,
     check_lengths,
     check_output_dtype,
     check_relu,
@@ -33,7 +33,7 @@ from .inputs import (
 )
 from .reading import Cut, Readings, make_readings
 from .rules import Rule, Sampled
-from .spread import spread_of, with_more
+from .spread import spread_of
 
 if TYPE_CHECKING:
     from .cuda import CudaDecoder
@@ -72,7 +72,7 @@ class Asked(NamedTuple):
     readings: Readings
 
 
-class Decoder:
+class Decoder(Growth):
     """Keys and values of one head, indexed for attention.
 
     Parameters
@@ -167,85 +167,7 @@ class Decoder:
         """
         return self._values.low.size
 
-    def extend(self, key: ArrayLike, value: ArrayLike) -> None:
-        """Append keys (t, head_dim) and values (t, value_dim) to a growing decoder.
-
-        O(t head_dim) and, amortised, O(t head_dim^2) for codes.
-
-        Raises
-        ------
-        TypeError, ValueError
-            As when it was made; another dtype that the first keys' does not hold; not growing.
-
-        Examples
-        --------
-        >>> import attention
-        >>> decoder = attention.Decoder([[0.0]], [[1.0]], structure="cascade", growing=True)
-        >>> decoder.extend([[1.0], [2.0]], [[3.0], [5.0]])
-        >>> len(decoder)
-        3
-        """
-        keys, values = as_points(key, "key"), as_points(value, "value")
-        self._check_more(keys, values)
-        check_values(values)
-        self._growing().extend(keys, values)
-        self._stretch(keys, values)
-        self._changes += 1
-
-    def crop(self, count: int) -> None:
-        """Forget all but the first `count` keys, where there are more, of a growing decoder.
-
-        Raises
-        ------
-        TypeError, ValueError
-            Not a count; not growing.
-
-        Examples
-        --------
-        >>> import attention
-        >>> decoder = attention.Decoder(
-        ...     [[0.0], [1.0]], [[1.0], [3.0]], structure="cascade", growing=True
-        ... )
-        >>> decoder.crop(1)
-        >>> len(decoder)
-        1
-        """
-        head, count = self._growing(), check_count(count)
-        if count < len(head):
-            head.crop(count)
-            self._changes += 1
-            self._values, self._key_norm = bounds.value_range(np.empty((0, self.value_dim))), 0.0
-            self._stretch(*head.rows())
-
-    def _growing(self) -> CodedHead:
-        if not (isinstance(self._head, CodedHead) and self._head.grows):
-            raise ValueError("Decoder: expected growing=True when it was made, to change its keys")
-        return self._head
-
-    def _check_more(self, keys: np.ndarray, values: np.ndarray) -> None:
-        held = zip(("key", "value"), (keys, values), self._growing().rows(), strict=True)
-        for name, new, old in held:
-            if new.shape[1] != old.shape[1]:
-                raise ValueError(f"{name}: expected {old.shape[1]} columns, got {new.shape[1]}")
-            if not np.can_cast(new.dtype, old.dtype):
-                raise TypeError(f"{name}: expected {old.dtype} as the first ones, got {new.dtype}")
-        if len(keys) != len(values):
-            raise ValueError(
-                f"value: expected as many rows as key has, {len(keys)}, got {len(values)}"
-            )
-
-    def _stretch(self, keys: np.ndarray, values: np.ndarray) -> None:
-        """Let the range of values and the largest norm of a key hold for these, too."""
-        if len(keys):
-            more = bounds.value_range(values)
-            if len(self) > len(keys):
-                self._spread = with_more(self._spread, values[None])
-                low = np.minimum(self._values.low, more.low)
-                more = bounds.ValueRange(low, np.maximum(self._values.high, more.high))
-            else:
-                self._spread = spread_of(values[None])
-            self._values = more
-            self._key_norm = max(self._key_norm, float(bounds.norms(keys).max()))
+    to = to
 
     def softmax(
         self,
@@ -401,38 +323,7 @@ class Decoder:
         drift = readings.drift + bounds.gamma(readings.reported + 4) * readings.mass
         return certified(readings._replace(drift=drift), self._values, asked.dtype)
 
-    def to(self, device: str) -> "Decoder | CudaDecoder":
-        """Return the decoder on a device: the same rules, and certificates of its own.
-
-        Parameters
-        ----------
-        device : str
-            ``"cpu"``, ``"cuda"`` or ``"cuda:N"``. CUDA needs the extra ``cuda``.
-
-        Returns
-        -------
-        Decoder or CudaDecoder
-            The decoder itself where it is there already. On a device it holds the keys there are.
-
-        Raises
-        ------
-        TypeError, ValueError
-            `device` is not a string, or names none of these.
-        CudaUnavailable
-            There is no such device, or nothing to run it with.
-        OutOfDeviceMemory
-            Keys, values and codes do not fit.
-
-        Examples
-        --------
-        >>> from attention import Decoder
-        >>> decoder = Decoder([[1.0], [2.0]], [[3.0], [5.0]])
-        >>> decoder.to("cpu") is decoder
-        True
-        """
-        number = device_number(device)
-        if number is None:
-            return self
+    def _on_cuda(self, number: int) -> "CudaDecoder":
         from .cuda import CudaDecoder
 
         return CudaDecoder(self, number)

@@ -4,8 +4,8 @@ What there is at an instant is a `Forest` that does not change (`forest.py`): st
 sizes fall to a third or less from each to the next, and a small buffer that is scanned. A change
 makes a new forest that shares what is the same and publishes it by one assignment; so readers never
 wait and never see half a batch. Deletes leave tombstones (`tombstones.py`); `rebuilding.py` says
-when segments are built anew, which is done by the writer, or by a thread in the background
-(`background.py`).
+when segments are built anew, and `publisher.py` has it done, by the writer or by a thread in the
+background, and what came of it seen.
 
 Insert O(log n) rebuilds of a point, amortised: O(log² n) over a structure built in O(n log n).
 Delete O(log n) searches and O(n / 64) bits, and a rebuild per point amortised. Queries take the sum
@@ -15,11 +15,6 @@ a power of n, and O(log n) times it at most.
 Source: Bentley, Saxe 1980; Overmars 1983.
 """
 
-import os
-import threading
-import weakref
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from typing import Self
 
 import numpy as np
@@ -27,15 +22,12 @@ from numpy.typing import ArrayLike
 
 from .background import Background
 from .buffer import Buffer
-from .changes import NO_IDS, Change, all_located, as_columns, as_rows, check_new, fitting, next_ids
+from .changes import NO_IDS, Change, all_located, as_rows, next_ids
 from .dynamic_state import DynamicState
 from .forest import Forest
-from .forest_view import ForestView
 from .inputs import as_count, as_ids, as_normals, as_points, as_weights
-from .journal import Journal
 from .opening import checkpoint, flush, open_dynamic, save_dynamic
-from .planner import build, structure_name
-from .rebuilding import Loose, merged, next_merge, rebuilt, succeeded
+from .publisher import Publisher
 from .static_index import StaticIndex
 from .tombstones import Rows, Segment
 
@@ -44,11 +36,8 @@ LOW_BUFFER, HIGH_BUFFER, HIGH_DIMENSION = 8192, 32768, 8
 dimension and from there on: in three dimensions a scan of the first takes as long as a call, in
 many a query takes longer, and so does fitting a structure to few points."""
 
-MOST_STALE = 4
-"""Segments that may wait for the background before a writer takes part in the work."""
 
-
-class Dynamic(ForestView):
+class Dynamic(Publisher):
     """Points that come and go, over any structure, in segments that grow geometrically.
 
     Inserts and deletes take amortised logarithmic time; queries what the structure takes, over the
@@ -138,22 +127,6 @@ class Dynamic(ForestView):
         self._forest = self._added(forest, Rows(rows, names, columns))
         if background:
             self._background = Background(self._rebuild_waiting)
-
-    def _start(
-        self, structure: str | type[StaticIndex], buffer_size: int, options: Mapping
-    ) -> None:
-        self._structure = structure_name(structure)
-        self._buffer_size, self._options = buffer_size, dict(options)
-        self._background: Background | None = None
-        # Told of each change before it is published; where it raises, nothing is changed.
-        self._journal: Journal | None = None
-        self._closed = False
-        self._forget_locks()
-        _dynamics.add(self)
-
-    def _forget_locks(self) -> None:
-        # A change takes the first; a rebuild beside changes the second, and the first to install.
-        self._changing, self._merging = threading.RLock(), threading.RLock()
 
     @classmethod
     def from_state(cls, state: DynamicState, *, background: bool = False) -> Self:
@@ -336,19 +309,7 @@ class Dynamic(ForestView):
         >>> len(index), len(index.snapshot().segments)
         (150, 1)
         """
-        if self._background is None:
-            with self._writing("compact") as forest:
-                parts = [*forest.segments, *_loose(forest.buffer)]
-                if len(parts) > 1 or any(part.stale or part.dead for part in parts):
-                    segments = [merged(parts, self._build)]
-                    self._forest = forest.replaced(segments=segments, buffer=forest.buffer.none())
-            return
-        with self._merging:
-            with self._writing("compact") as forest:
-                segments = (*forest.segments, *forest.buffer.sealed())
-                self._forest = forest.replaced(segments=segments, buffer=forest.buffer.none())
-            if len(segments) > 1 or any(part.stale or part.dead for part in segments):
-                self._replace(segments)
+        self._compact()
 
     def snapshot(self) -> Forest:
         """What there is at this instant: an index that answers the same, and does not change. O(1).
@@ -405,18 +366,6 @@ class Dynamic(ForestView):
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    @contextmanager
-    def _writing(self, name: str) -> Iterator[Forest]:
-        """What there is, which nobody else changes meanwhile."""
-        if self._background is not None:
-            self._background.raise_failure()
-            if sum(segment.stale for segment in self._forest.segments) >= MOST_STALE:
-                self._rebuild_waiting()
-        with self._changing:
-            if self._closed:
-                raise ValueError(f"{name}: expected an open index, got a closed one")
-            yield self._forest
-
     def replay(self, change: Change) -> None:
         """Make a change that another told its journal.
 
@@ -434,76 +383,6 @@ class Dynamic(ForestView):
         with self._writing("replay") as forest:
             self._apply(forest, change)
 
-    def _apply(self, forest: Forest, change: Change) -> None:
-        """Publish `forest` with a change that was checked but for ids."""
-        if len(change.deleted):
-            forest = forest.without(all_located(forest, change.deleted))
-        if change.inserted.count:
-            if change.own_ids:
-                check_new(forest, change.inserted.ids)
-            forest = self._added(forest, change.inserted)
-            forest = forest.replaced(own_ids=forest._own_ids or change.own_ids)
-        if self._background is None and next_merge(forest.segments):
-            forest = forest.replaced(segments=rebuilt(forest.segments, self._build))
-        self._publish(forest, change)
-        if self._background is not None and next_merge(forest.segments):
-            self._background.wake()
-
-    def _publish(self, forest: Forest, change: Change) -> None:
-        """Let everybody see a forest, which is one with a change, once that is logged."""
-        journal = self._journal
-        if journal is None:
-            self._forest = forest
-            return
-
-        def publish() -> None:
-            self._forest = forest
-
-        journal.commit(change, publish, lambda: self._forest is forest)
-        journal.checkpoint_if_due(self.state)
-
-    def _added(self, forest: Forest, rows: Rows) -> Forest:
-        """Forest with more points, whose ids are new."""
-        buffer, segments, rows = forest.buffer, forest.segments, fitting(rows, forest)
-        if not len(forest):
-            buffer = buffer.none(rows.points.dtype)
-        used, size = buffer.used + rows.count, self._buffer_size
-        next_id = max(forest.next_id, int(rows.ids.max(initial=-1)) + 1)
-        if used > size and len(buffer) + rows.count <= size // 2:  # most of it is dead
-            buffer = buffer.none().appended(buffer.rows()).appended(rows)
-        elif used <= size:
-            buffer = buffer.appended(rows)
-        elif self._background is None:
-            parts = [*segments, *_loose(buffer), Loose(rows)]
-            segments, buffer = rebuilt(parts, self._build), buffer.none(rows.points.dtype)
-        else:
-            # Two at most wait for the background: what was there, and this if it is as large.
-            segments, buffer = [*segments, *buffer.sealed()], buffer.none().appended(rows)
-            if rows.count > size:
-                segments, buffer = [*segments, *buffer.sealed()], buffer.none()
-        return forest.replaced(segments=segments, buffer=buffer, next_id=next_id)
-
-    def _build(self, rows: Rows) -> StaticIndex:
-        weights = rows.weights if rows.weights.shape[1] else None
-        return build(rows.points, self._structure, ids=rows.ids, weights=weights, **self._options)
-
-    def _replace(self, sources: tuple[Segment, ...]) -> None:
-        """Make one of some segments, while others change them."""
-        new = merged(sources, self._build)
-        with self._changing:
-            forest = self._forest
-            self._forest = forest.replaced(segments=succeeded(forest.segments, sources, new))
-
-    def _rebuild_waiting(self) -> None:
-        """Build what waits for it, beside changes."""
-        with self._merging:
-            while not self._closed and (span := next_merge(self._forest.segments)):
-                self._replace(self._forest.segments[slice(*span)])
-
-    def _as_columns(self, weights: ArrayLike | None, n: int) -> np.ndarray:
-        forest = self._forest
-        return as_columns(weights, n, forest._weights_ndim, forest.buffer.columns)
-
     def explain(self) -> str:
         """Say in a few lines what this index is: its segments, their sizes, and tombstones."""
         _, *lines = self._forest.explain().splitlines()
@@ -515,22 +394,3 @@ class Dynamic(ForestView):
                 f"  built    {self._structure}, from {self._buffer_size} points on, {how}",
             ]
         )
-
-
-def _loose(buffer: Buffer) -> list[Loose]:
-    return [Loose(buffer.rows())] if len(buffer) else []
-
-
-_dynamics: weakref.WeakSet[Dynamic] = weakref.WeakSet()
-
-
-def _after_fork() -> None:
-    """In a child there is no other thread, and no one to give back a lock."""
-    for dynamic in list(_dynamics):
-        dynamic._forget_locks()
-        if dynamic._background is not None:
-            dynamic._background.after_fork()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)

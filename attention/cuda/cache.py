@@ -2,20 +2,17 @@
 
 from numpy.typing import ArrayLike
 
-from halfspace.cuda.runtime import require
-from halfspace.cuda.streams import as_stream
-from halfspace.devices import device_number
-
 from ..attended import Attended
 from ..cache import DEFAULT_RULE, KVCache
 from ..cache_answers import CacheStatistics, certified_relu, certified_softmax
 from ..inputs import check_relu
 from ..rules import Rule
-from .answers import check_rule_here, deliver, to_host
+from .answers import check_rule_here
 from .heads import CudaHeads
+from .on_device import OnDevice
 
 
-class CudaCache:
+class CudaCache(OnDevice):
     """A `KVCache` on a CUDA device: batch, heads and grouped queries in one launch.
 
     Made by ``cache.to("cuda")``. The cache it was made of is kept on the host, with its codes, and
@@ -45,13 +42,8 @@ class CudaCache:
     """
 
     def __init__(self, cache: KVCache, number: int = 0) -> None:
-        self._host, self._heads = cache, CudaHeads.of(cache._heads, number)
-
-    def __len__(self) -> int:
-        return len(self._host)
-
-    def __reduce__(self) -> tuple:
-        return CudaCache, (self._host, self._heads.number)
+        super().__init__(cache, number)
+        self._heads = CudaHeads.of(cache._heads, number)
 
     def __repr__(self) -> str:
         return f"CudaCache({self._host!r}, {self.device})"
@@ -61,36 +53,14 @@ class CudaCache:
         """Axes before that of the heads."""
         return self._host.batch_shape
 
-    @property
-    def scale(self) -> float:
-        """Of scores."""
-        return self._host.scale
-
-    @property
-    def device(self) -> str:
-        """Where it is: ``"cuda:0"``, say."""
-        return f"cuda:{self._heads.number}"
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes held on the device, with what is free for more, without scratch."""
-        return self._heads.nbytes
-
-    def to(self, device: str) -> "KVCache | CudaCache":
-        """Return the cache on a device; parameters and errors as for `KVCache.to`."""
-        number = device_number(device)
-        if number is None:
-            return self._host
-        return self if number == self._heads.number else CudaCache(self._host, number)
-
     def append(self, key: ArrayLike, value: ArrayLike, *, stream: object = None) -> None:
         """Append tokens to all heads, as `KVCache.append`.
 
         Arrays may lie on the device: they are read after what is queued in `stream`, and in the
         streams that they tell. Where there is no room, nothing is appended.
         """
-        before, number = len(self._host), self._heads.number
-        rows = (to_host(a, name, number, stream) for a, name in ((key, "key"), (value, "value")))
+        before = len(self._host)
+        rows = (self._arrived(a, name, stream) for a, name in ((key, "key"), (value, "value")))
         self._host.append(*rows)
         try:
             self._heads.follow(self._host._heads)
@@ -130,7 +100,7 @@ class CudaCache:
         """
         check_rule_here(rule)
         host = self._host
-        query = to_host(query, "query", self._heads.number, stream)
+        query = self._arrived(query, "query", stream)
         asked, values, cut, readings = host._ask_softmax(query, rule)
         self._heads.follow(host._heads)
         self._heads.softmax(
@@ -157,7 +127,7 @@ class CudaCache:
         """ReLU attention, as `KVCache.relu`; all else as for `attend`."""
         threshold, power = check_relu(threshold, power)
         host = self._host
-        query = to_host(query, "query", self._heads.number, stream)
+        query = self._arrived(query, "query", stream)
         asked, values, offsets, errors, readings = host._ask_relu(query, threshold)
         self._heads.follow(host._heads)
         self._heads.relu(
@@ -177,7 +147,3 @@ class CudaCache:
 
     def _by_head(self, *columns: object) -> tuple:
         return tuple(column.reshape(self._host._heads.heads, -1) for column in columns)
-
-    def _deliver(self, got: Attended, on_device: bool, stream: object) -> Attended:
-        with require(self._heads.number):
-            return deliver(got, on_device, as_stream(stream))

@@ -5,21 +5,18 @@ import threading
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from halfspace.cuda.runtime import require
-from halfspace.cuda.streams import as_stream
-from halfspace.devices import device_number
-
 from ..attended import Attended
 from ..coded_head import CodedHead
 from ..decode import Decoder
 from ..inputs import check_relu
 from ..room import Room
 from ..rules import Rule
-from .answers import check_rule_here, deliver, to_host
+from .answers import check_rule_here
 from .heads import CudaHeads
+from .on_device import OnDevice
 
 
-class CudaDecoder:
+class CudaDecoder(OnDevice):
     """A `Decoder` on a CUDA device: the same rules, and certificates of its own.
 
     Made by ``decoder.to("cuda")``; where that grows, what changed is followed before the next
@@ -55,7 +52,8 @@ class CudaDecoder:
     """
 
     def __init__(self, decoder: Decoder, number: int = 0) -> None:
-        self._host, self._number, self._lock = decoder, number, threading.Lock()
+        super().__init__(decoder, number)
+        self._lock = threading.Lock()
         self._load()
 
     def _load(self) -> None:
@@ -75,12 +73,6 @@ class CudaDecoder:
             if self._changes != self._host._changes:
                 self._load()
 
-    def __len__(self) -> int:
-        return len(self._host)
-
-    def __reduce__(self) -> tuple:
-        return CudaDecoder, (self._host, self._number)
-
     def __repr__(self) -> str:
         return f"CudaDecoder({len(self)} keys, head_dim = {self.dim}, {self.device})"
 
@@ -93,28 +85,6 @@ class CudaDecoder:
     def value_dim(self) -> int:
         """Of values."""
         return self._host.value_dim
-
-    @property
-    def scale(self) -> float:
-        """Of scores."""
-        return self._host.scale
-
-    @property
-    def device(self) -> str:
-        """Where it is: ``"cuda:0"``, say."""
-        return f"cuda:{self._number}"
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes held on the device, without scratch."""
-        return self._heads.nbytes if self._heads else 0
-
-    def to(self, device: str) -> "Decoder | CudaDecoder":
-        """Return the decoder on a device; parameters and errors as for `Decoder.to`."""
-        number = device_number(device)
-        if number is None:
-            return self._host
-        return self if number == self._number else CudaDecoder(self._host, number)
 
     def softmax(
         self,
@@ -149,7 +119,7 @@ class CudaDecoder:
         """
         check_rule_here(rule)
         host = self._host
-        query = to_host(query, "query", self._number, stream)
+        query = self._arrived(query, "query", stream)
         asked, cut = host._ask_softmax(query, rule, lengths, dtype)
         self._follow()
         self._heads.softmax(
@@ -177,7 +147,7 @@ class CudaDecoder:
         """ReLU attention, as `Decoder.relu`; `on_device` and `stream` as for `softmax`."""
         threshold, power = check_relu(threshold, power)
         host = self._host
-        query = to_host(query, "query", self._number, stream)
+        query = self._arrived(query, "query", stream)
         asked, offsets = host._ask_relu(query, threshold, lengths, dtype)
         self._follow()
         self._heads.relu(
@@ -193,7 +163,3 @@ class CudaDecoder:
             stream,
         )
         return self._deliver(host._certified_relu(asked), on_device, stream)
-
-    def _deliver(self, got: Attended, on_device: bool, stream: object) -> Attended:
-        with require(self._number):
-            return deliver(got, on_device, as_stream(stream))
