@@ -2,6 +2,7 @@
 
 import re
 from importlib.metadata import version as installed_version
+from importlib.util import find_spec
 from pathlib import Path
 
 from docutils import nodes
@@ -27,6 +28,7 @@ html_math_renderer = "mathml"  # browsers know it: pages load nothing from elsew
 myst_heading_anchors = 3
 
 autosummary_generate = True
+autodoc_mock_imports = [name for name in ("torch", "transformers") if not find_spec(name)]
 autodoc_typehints = "none"  # numpydoc's type slot says them
 numpydoc_show_class_members = False  # the class template lists them
 
