@@ -27,6 +27,7 @@ myst_enable_extensions = ["dollarmath"]
 html_math_renderer = "mathml"  # browsers know it: pages load nothing from elsewhere
 myst_heading_anchors = 3
 
+default_role = "py:obj"  # a name in single backticks is a link where there is such a name
 autosummary_generate = True
 autodoc_mock_imports = [name for name in ("torch", "transformers") if not find_spec(name)]
 autodoc_typehints = "none"  # numpydoc's type slot says them
