@@ -95,6 +95,7 @@ def test_tables_of_the_comparison_are_those_that_were_measured():
     assert comparison_page.written(page, results) == page
     shown = {row.peer for row in results.rows}
     assert all(f"`{peer}`" in page for peer in shown)
+    assert shown == set(comparison_page.COMMANDS)
 
 
 def test_tables_are_made_anew(tmp_path):
@@ -115,7 +116,7 @@ def test_tables_are_made_anew(tmp_path):
     assert "old" not in text
     assert "| gauss | `X @ w` | 2.00 | 50.0 | 25.0× | 0 |" in text
     assert text.count("**0.50×**") == 1  # where a peer wins
-    assert "| numpy | 2 | `X @ w` | 2 | 12.8× | 0.50× | 25.0× | 1 |" in text
+    assert "| `X @ w` | numpy 2 | `X @ w` | 2 | 12.8× | 0.50× | 25.0× | 1 |" in text
     with pytest.raises(ValueError, match="expected one block"):
         comparison_page.written("no table", made)
 
