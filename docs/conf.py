@@ -58,7 +58,7 @@ def skip_tuple_fields(app, what, name, obj, skip, options):
 def mathml(node, display):
     """MathML of a formula; a warning where a macro of it is not known."""
     made = convert(node.astext(), display=display)
-    made = re.sub("<mi>(log|ln)</mi>", r'<mo lspace=".2em" rspace=".1em">\1</mo>', made)
+    made = re.sub("<mi>(log|ln|:)</mi>", r'<mo lspace=".2em" rspace=".2em">\1</mo>', made)
     if "\\" in made:
         logging.getLogger(__name__).warning("not MathML: %s", node.astext(), location=node)
     return made
