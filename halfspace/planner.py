@@ -80,7 +80,7 @@ class Candidate(NamedTuple):
     >>> from halfspace.planner import plan
     >>> points = np.random.default_rng(0).standard_normal((2_000, 3))
     >>> scan = plan(1_000_000, 3, points, expected_queries=1).candidates[0]
-    >>> scan.name, scan.total == scan.build + scan.query
+    >>> scan.name, scan.build < scan.total < 1.0
     ('scan', True)
     """
 
