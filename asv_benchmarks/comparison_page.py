@@ -18,6 +18,23 @@ PACKAGES = {
 }
 """Package by family of contestants."""
 
+COMMANDS = {
+    "numpy flatnonzero(X @ w >= b), rows": "np.flatnonzero(X @ w >= b)",
+    "numpy flatnonzero(X @ w >= b), columns": "np.flatnonzero(np.asfortranarray(X) @ w >= b)",
+    "numpy X @ W.T, batched": "np.flatnonzero(np.matmul(chunk, W.T) >= b)",
+    "scipy cKDTree, huge ball, unsorted": "cKDTree(X).query_ball_point(c, r, return_sorted=False)",
+    "scipy cKDTree": "cKDTree(X)",
+    "scikit-learn BallTree, huge ball": "BallTree(X).query_radius(c, r)",
+    "faiss IndexFlatIP": "IndexFlatIP(d).range_search(W / b, 1)",
+    "faiss Panorama": "IndexFlatIPPanorama(d, 8, 2048).range_search(w, b)",
+    "faiss Panorama, principal axes": "IndexFlatIPPanorama(d, 8, 2048).range_search(w @ axes, b)",
+    "torch nonzero(X @ w >= b)": "(X @ w >= b).nonzero()",
+    "numpy": "p = np.exp(s - s.max()); p @ V / p.sum()",
+    "torch float32": "scaled_dot_product_attention(q, K, V)",
+    "torch bfloat16": "scaled_dot_product_attention(q, K, V)",
+}
+"""What a peer runs, by its name."""
+
 
 class Row(NamedTuple):
     """Ours and a peer, at the same time, at one thing."""
@@ -71,7 +88,7 @@ def peers(results: Results) -> str:
     by_peer: dict[tuple[str, str], list[Row]] = {}
     for row in results.rows:
         by_peer.setdefault((row.package, row.peer), []).append(row)
-    header = ["package", "version", "called as", "met", "median", "least", "most", "it wins"]
+    header = ["peer", "version", "command", "met", "median", "least", "most", "it wins"]
     lines = []
     for (package, peer), rows in by_peer.items():
         ratios = [row.ratio for row in rows]
@@ -79,9 +96,9 @@ def peers(results: Results) -> str:
         wins = sum(ratio < 1.0 for ratio in ratios)
         lines.append(
             [
-                package,
-                results.versions[package],
                 f"`{peer}`",
+                f"{package} {results.versions[package]}",
+                f"`{COMMANDS.get(peer, peer)}`",
                 str(len(rows)),
                 *map(times, figures),
                 str(wins),

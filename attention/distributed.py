@@ -87,15 +87,22 @@ class DistributedDecoder:
     >>> from attention.distributed import DistributedDecoder
     >>> rng = np.random.default_rng(0)
     >>> query, key, value = (rng.standard_normal((n, 8)) for n in (3, 2000, 2000))
-    >>> chunks = [da.from_array(array, chunks=(500, 8)) for array in (key, value)]
+    >>> first = [da.from_array(array[:1500], chunks=(500, 8)) for array in (key, value)]
+    >>> more = [da.from_array(array[1500:], chunks=(500, 8)) for array in (key, value)]
     >>> with Client(processes=False, n_workers=2, dashboard_address=":0") as client:
-    ...     got = DistributedDecoder(*chunks, client=client).softmax(query, Error(1e-3))
+    ...     decoder = DistributedDecoder(*first, client=client)
+    ...     decoder.append(*more)
+    ...     got = decoder.softmax(query, Error(1e-3))
+    ...     active = decoder.relu(query, threshold=2.0).reported
+    >>> len(decoder), decoder.dim, decoder.value_dim
+    (2000, 8, 8)
     >>> exact, _ = dense.softmax(query, key, value)
-    >>> (
-    ...     bool((np.abs(got.output - exact).max(axis=1) <= got.bound).all()),
-    ...     bool((got.bound <= 1e-3).all()),
-    ... )
-    (True, True)
+    >>> bool((np.abs(got.output - exact).max(axis=1) <= got.bound).all())
+    True
+    >>> bool((got.bound <= 1e-3).all())
+    True
+    >>> active.tolist() == (query @ key.T / np.sqrt(8) > 2.0).sum(axis=1).tolist()
+    True
     """
 
     def __init__(

@@ -201,12 +201,25 @@ class DistributedIndex:
     >>> import dask.array as da, numpy as np
     >>> from distributed import Client
     >>> from halfspace.distributed import DistributedIndex
-    >>> points = np.random.default_rng(0).standard_normal((10_000, 3))
+    >>> points = np.random.default_rng(0).standard_normal((2_000, 3))
+    >>> rows, ones = da.from_array(points, chunks=(500, 3)), da.ones(2_000, chunks=500)
+    >>> half = [1.0, 2.0, 2.0], 7.5
     >>> with Client(processes=False, n_workers=2, dashboard_address=":0") as client:
-    ...     index = DistributedIndex(da.from_array(points, chunks=(2_500, 3)), client=client)
-    ...     count, ids = index.count([1.0, 2.0, 2.0], 9.0), index.report([1.0, 2.0, 2.0], 10.0)
-    >>> count, ids.tolist()
-    (10, [3369, 3492, 8102])
+    ...     index = DistributedIndex(rows[:1_500], weights=ones[:1_500], client=client)
+    ...     index.append(rows[1_500:], ones[1_500:])
+    ...     ids, best = index.report(*half), index.top(half[0], 2).ids
+    ...     index.count(*half), index.any(*half), index.sum(*half)
+    (6, True, 6.0)
+    >>> ids.tolist(), best.tolist()
+    ([363, 854, 1107, 1251, 1806, 1970], [1251, 1107])
+    >>> len(index), index.dim, index.nbytes > points.nbytes
+    (2000, 3, True)
+    >>> print(index.explain())
+    DistributedIndex(2000 points, d = 3, 4 shards), 0.1 MB
+         0  500 points in Scan, 0.0 MB
+         1  500 points in Scan, 0.0 MB
+         2  500 points in Scan, 0.0 MB
+         3  500 points in Scan, 0.0 MB
     """
 
     def __init__(

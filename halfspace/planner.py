@@ -59,17 +59,47 @@ def _checked_wishes(*wishes: int | None) -> Wishes:
 
 
 class Candidate(NamedTuple):
-    """A line of a plan. What is not known is NaN."""
+    """A line of a plan. What is not known is NaN.
+
+    Attributes
+    ----------
+    name : str
+        Of the structure.
+    build, query : float
+        Seconds to build it, and to ask it once.
+    nbytes : float
+        Bytes it takes.
+    total : float
+        Seconds: build + expected_queries · query.
+    note : str
+        Why it was ruled out, or how it was priced.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from halfspace.planner import plan
+    >>> points = np.random.default_rng(0).standard_normal((2_000, 3))
+    >>> scan = plan(1_000_000, 3, points, expected_queries=1).candidates[0]
+    >>> scan.name, scan.build < scan.total < 1.0
+    ('scan', True)
+    """
 
     name: str
-    build: float  # seconds
-    query: float  # seconds
+    build: float
+    query: float
     nbytes: float
-    total: float  # seconds, build + expected_queries * query
-    note: str  # why it was ruled out, or how it was priced
+    total: float
+    note: str
 
     def cells(self) -> tuple[str, ...]:
-        """The line as text."""
+        """The line as text.
+
+        Examples
+        --------
+        >>> from halfspace.planner import Candidate
+        >>> Candidate("scan", 0.25, 1e-5, 3e6, 0.26, "").cells()
+        ('scan', '0.2500 s', '10.00 µs', '0.2600 s', '3.00 MB', '')
+        """
         known = self.build == self.build
         numbers = (
             f"{self.build:.4f} s",
@@ -81,7 +111,28 @@ class Candidate(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """What was chosen, and from what."""
+    """What was chosen, and from what.
+
+    Attributes
+    ----------
+    structure : str
+        The name of the structure that was chosen.
+    reason : str
+        Why.
+    expected_queries : int
+        How many queries it is to pay for.
+    candidates : tuple of Candidate
+        What was predicted of each structure.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from halfspace.planner import plan
+    >>> points = np.random.default_rng(0).standard_normal((2_000, 3))
+    >>> chosen = plan(1_000_000, 3, points, expected_queries=1)
+    >>> chosen.structure, [candidate.name for candidate in chosen.candidates]
+    ('scan', ['scan', 'kd_tree', 'partition_tree', 'shallow_cuttings', 'cascade'])
+    """
 
     structure: str
     reason: str
@@ -89,7 +140,16 @@ class Plan(NamedTuple):
     candidates: tuple[Candidate, ...]
 
     def table(self) -> str:
-        """The candidates, in aligned columns."""
+        """The candidates, in aligned columns.
+
+        Examples
+        --------
+        >>> from halfspace.planner import Candidate, Plan
+        >>> one = Candidate("scan", 0.25, 1e-5, 3e6, 0.26, "tried")
+        >>> print(Plan("scan", "least in all", 1000, (one,)).table())
+        structure     build   a query    in all   memory  note
+        scan       0.2500 s  10.00 µs  0.2600 s  3.00 MB  tried
+        """
         header = "structure", "build", "a query", "in all", "memory", "note"
         rows = [header, *(candidate.cells() for candidate in self.candidates)]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

@@ -18,6 +18,7 @@ from halfspace.distributed import DistributedIndex
 from .clusters import cluster, kill, until
 from .datasets import cloud
 from .pages import ROOT, run
+from .public_names import not_shown
 from .sizes import JIT, examples
 from .strategies import rngs
 
@@ -212,3 +213,7 @@ def test_the_code_of_the_page_runs(client, tmp_path):
     run(page, tmp_path, smaller | files | {"= Client()": "= here"}, names)
     assert len(names["index"]) == 8_200
     assert (names["got"].bound <= 1e-2).all()
+
+
+def test_the_example_shows_all_there_is():
+    assert not_shown(DistributedIndex) == []

@@ -12,6 +12,7 @@ from attention import Decoder, Error, Mass, Sampled, Threshold, TopR, dense, dis
 from attention.distributed import DistributedDecoder
 
 from .clusters import cluster
+from .public_names import not_shown
 from .sizes import JIT, examples
 from .strategies import rngs
 
@@ -137,3 +138,7 @@ def test_what_is_wrong_is_said(client):
     with pytest.raises(ValueError, match="scale"):
         make(key, value, scale=-1.0)
     assert len(some) == 40
+
+
+def test_the_example_shows_all_there_is():
+    assert not_shown(DistributedDecoder) == []

@@ -1,9 +1,7 @@
 """What users read: every public name has an example that runs, and so has every page."""
 
 import ast
-import dataclasses
 import importlib
-import inspect
 import json
 import re
 import runpy
@@ -16,6 +14,7 @@ import halfspace
 from asv_benchmarks import comparison, comparison_page
 
 from .pages import PAGES, ROOT, blocks, name_of, run
+from .public_names import has_example, listed, public
 from .sizes import JIT
 
 ELSEWHERE = {
@@ -25,58 +24,17 @@ ELSEWHERE = {
     "docs/transformers.md": "needs torch and transformers",
 }
 
+CHECKED_WHERE_THEY_RUN = {
+    "cuda": "tests/cuda/test_examples.py",
+    "distributed": "tests/test_distributed.py, test_distributed_attention.py",
+    "huggingface": "tests/test_transformers.py",
+}
+"""Modules that need a device, Dask or torch, and what checks their examples."""
+
 SMALLER = {"1_000_000": "50_000", "100_000": "20_000"}
 """Sizes of pages, and what is enough to run their code."""
 
 TOKENS = 100
-
-
-def fields(kind):
-    """Names of the fields of a class that holds some, which its docstring describes."""
-    if dataclasses.is_dataclass(kind):
-        return {field.name for field in dataclasses.fields(kind)}
-    kinds = kind.__mro__
-    return {
-        name for k in kinds for name in (*getattr(k, "_fields", ()), *vars(k).get("__slots__", ()))
-    }
-
-
-def members(kind):
-    """Public methods and properties of a class, but for those of Python's own."""
-    own = [base for base in kind.__mro__ if base.__module__.startswith(("halfspace", "attention"))]
-    names = {name for base in own for name in vars(base) if not name.startswith("_")}
-    return sorted(names - fields(kind))
-
-
-def has_example(thing):
-    return ">>>" in (inspect.getdoc(thing) or "")
-
-
-def has_own_or_inherited_example(kind, name):
-    return any(has_example(vars(base)[name]) for base in kind.__mro__ if name in vars(base))
-
-
-def public(module):
-    """Names of a module, those of its modules, and the members of its classes."""
-    for name in module.__all__:
-        thing = getattr(module, name)
-        path = f"{module.__name__}.{name}"
-        if inspect.ismodule(thing):
-            if hasattr(thing, "__all__"):
-                yield from public(thing)
-            continue
-        yield path, has_example(thing)
-        if inspect.isclass(thing):
-            for member in members(thing):
-                yield f"{path}.{member}", has_own_or_inherited_example(thing, member)
-
-
-def listed():
-    """Names that the pages of the API list beside those."""
-    for page in ("halfspace", "attention"):
-        text = (ROOT / "docs" / "api" / f"{page}.md").read_text(encoding="utf-8")
-        for name in re.findall(r"^   ([\w.]+)$", text, re.MULTILINE):
-            yield page, name
 
 
 def test_every_public_name_has_an_example():
@@ -90,7 +48,7 @@ def test_everything_the_api_pages_list_has_an_example():
     without = []
     for page, name in names:
         *path, last = name.split(".")
-        if path and path[-1] in ("cuda", "distributed"):  # a device, or Dask, makes them run
+        if path and path[-1] in CHECKED_WHERE_THEY_RUN:
             continue
         module = importlib.import_module(".".join([page, *path]))
         if not has_example(getattr(module, last)):
@@ -137,6 +95,7 @@ def test_tables_of_the_comparison_are_those_that_were_measured():
     assert comparison_page.written(page, results) == page
     shown = {row.peer for row in results.rows}
     assert all(f"`{peer}`" in page for peer in shown)
+    assert shown == set(comparison_page.COMMANDS)
 
 
 def test_tables_are_made_anew(tmp_path):
@@ -157,7 +116,7 @@ def test_tables_are_made_anew(tmp_path):
     assert "old" not in text
     assert "| gauss | `X @ w` | 2.00 | 50.0 | 25.0× | 0 |" in text
     assert text.count("**0.50×**") == 1  # where a peer wins
-    assert "| numpy | 2 | `X @ w` | 2 | 12.8× | 0.50× | 25.0× | 1 |" in text
+    assert "| `X @ w` | numpy 2 | `X @ w` | 2 | 12.8× | 0.50× | 25.0× | 1 |" in text
     with pytest.raises(ValueError, match="expected one block"):
         comparison_page.written("no table", made)
 

@@ -35,6 +35,7 @@ from .language_models import (
     prompt,
     register,
 )
+from .public_names import listed, public
 
 PAGE = Path(__file__).parents[1] / "docs" / "transformers.md"
 
@@ -341,3 +342,8 @@ def test_names_have_settings_of_their_own(model):
         with statistics() as read[name]:
             logits(model, name, ids)
     assert read["hsr"].layers[0].read.sum() > read["hsr-2"].layers[0].read.sum() == 4 * 19
+
+
+def test_public_names_have_examples_and_are_on_the_page_of_the_api():
+    assert [name for name, example in public(huggingface) if not example] == []
+    assert {("attention", f"huggingface.{name}") for name in huggingface.__all__} <= {*listed()}

@@ -37,8 +37,25 @@ class CudaCache(OnDevice):
 
     Examples
     --------
-    >>> from attention import KVCache
-    >>> cache = KVCache(64, num_kv_heads=8).to("cuda")  # doctest: +SKIP
+    >>> import numpy as np
+    >>> from attention import Error, KVCache
+    >>> host = KVCache(1, batch_shape=2)
+    >>> cache = host.to("cuda")  # doctest: +SKIP
+    >>> key = np.float32([[[[1], [2]]], [[[3], [4]]]])  # (batch, kv_heads, tokens, head_dim)
+    >>> cache.append(key, key)  # doctest: +SKIP
+    >>> query = np.full((2, 1, 1, 1), 90.0)
+    >>> cache.attend(query, Error(1e-3)).output.ravel()  # doctest: +SKIP
+    array([2., 4.])
+    >>> cache.relu(query, threshold=100.0).reported.ravel()  # doctest: +SKIP
+    array([1, 2])
+    >>> cache.reorder([1, 1])  # doctest: +SKIP
+    >>> cache.crop(1)  # doctest: +SKIP
+    >>> cache.attend(query, Error(1e-3)).output.ravel()  # doctest: +SKIP
+    array([3., 3.])
+    >>> cache.batch_shape, cache.scale, cache.statistics().tokens.ravel()  # doctest: +SKIP
+    ((2,), 1.0, array([1, 1]))
+    >>> cache.device, cache.nbytes > 0, cache.to("cpu") is host  # doctest: +SKIP
+    ('cuda:0', True, True)
     """
 
     def __init__(self, cache: KVCache, number: int = 0) -> None:

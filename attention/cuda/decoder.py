@@ -46,9 +46,16 @@ class CudaDecoder(OnDevice):
     Examples
     --------
     >>> from attention import Decoder, Error
-    >>> decoder = Decoder([[1.0], [2.0]], [[3.0], [5.0]]).to("cuda")  # doctest: +SKIP
+    >>> host = Decoder([[1.0], [2.0]], [[3.0], [5.0]])
+    >>> decoder = host.to("cuda")  # doctest: +SKIP
     >>> decoder.softmax([[40.0]], Error(1e-3)).output  # doctest: +SKIP
     array([[5.]])
+    >>> decoder.relu([[3.0]], threshold=4.0).output  # doctest: +SKIP
+    array([[5.]])
+    >>> decoder.dim, decoder.value_dim, decoder.scale  # doctest: +SKIP
+    (1, 1, 1.0)
+    >>> decoder.device, decoder.nbytes > 0, decoder.to("cpu") is host  # doctest: +SKIP
+    ('cuda:0', True, True)
     """
 
     def __init__(self, decoder: Decoder, number: int = 0) -> None:

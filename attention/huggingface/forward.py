@@ -1,5 +1,7 @@
 """The attention function that transformers calls once a layer."""
 
+from __future__ import annotations
+
 import math
 from typing import Any
 

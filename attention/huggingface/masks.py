@@ -4,6 +4,8 @@ Attention here is causal by the places of keys and queries, so the causal mask i
 made; padding and all else that takes keys away is.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import Any
 

@@ -23,6 +23,13 @@ class LayerRules(NamedTuple):
         For calls of many queries.
     decode : TopR, Threshold, Mass, Error or Sampled
         For calls of few queries.
+
+    Examples
+    --------
+    >>> from attention import Error, Sampled
+    >>> from attention.huggingface import LayerRules
+    >>> LayerRules(prefill=Error(1e-3), decode=Sampled(0.05)).prefill
+    Error(eps=0.001)
     """
 
     prefill: Rule
@@ -81,12 +88,52 @@ class HSRConfig:
         object.__setattr__(self, "dense_below", as_count(self.dense_below, "dense_below"))
 
     def rule(self, layer: int | None, queries: int) -> Rule:
-        """Rule of a layer for a call of so many queries."""
+        """Rule of a layer for a call of so many queries.
+
+        Parameters
+        ----------
+        layer : int or None
+            Counted from 0; None for modules that have no ``layer_idx``.
+        queries : int
+            Tokens of the call: a prefill, if 64 or more.
+
+        Returns
+        -------
+        TopR, Threshold, Mass, Error or Sampled
+
+        Examples
+        --------
+        >>> from attention import TopR
+        >>> from attention.huggingface import HSRConfig
+        >>> HSRConfig(decode=TopR(64)).rule(0, queries=1)
+        TopR(r=64)
+        """
         rules = self.layers.get(layer, self)
         return rules.prefill if queries >= MANY_QUERIES else rules.decode
 
     def is_dense(self, layer: int | None, keys: int) -> bool:
-        """Whether a layer answers a call with so many keys by dense attention."""
+        """Whether a layer answers a call with so many keys by dense attention.
+
+        Parameters
+        ----------
+        layer : int or None
+            Counted from 0; None for modules that have no ``layer_idx``.
+        keys : int
+            That the call may look at.
+
+        Returns
+        -------
+        bool
+
+        Examples
+        --------
+        >>> from attention.huggingface import HSRConfig
+        >>> config = HSRConfig(dense_layers=[0], dense_below=100)
+        >>> config.is_dense(0, keys=5000), config.is_dense(1, keys=5000)
+        (True, False)
+        >>> config.is_dense(1, keys=99)
+        True
+        """
         return layer in self.dense_layers or keys < self.dense_below
 
 

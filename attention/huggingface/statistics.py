@@ -31,6 +31,12 @@ class LayerStatistics:
     dense : int
         Queries of each head answered by torch's dense attention, or behind a mask that is neither
         causal nor padding: without a certificate.
+
+    Examples
+    --------
+    >>> from attention.huggingface import LayerStatistics
+    >>> LayerStatistics.of(heads=2).read
+    array([0, 0])
     """
 
     queries: int
@@ -42,7 +48,23 @@ class LayerStatistics:
 
     @classmethod
     def of(cls, heads: int) -> "LayerStatistics":
-        """Nothing yet."""
+        """Nothing yet.
+
+        Parameters
+        ----------
+        heads : int
+            Query heads of the layer.
+
+        Returns
+        -------
+        LayerStatistics
+
+        Examples
+        --------
+        >>> from attention.huggingface import LayerStatistics
+        >>> LayerStatistics.of(heads=3).bound
+        array([0., 0., 0.])
+        """
         counts, errors = np.zeros((2, heads), np.int64), np.zeros((2, heads))
         return cls(0, *counts, *errors)
 
@@ -55,6 +77,19 @@ class Statistics:
     ----------
     layers : dict of int to LayerStatistics
         By layer, counted from 0; -1 for modules that have no ``layer_idx``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from attention import softmax_attention
+    >>> from attention.huggingface import Statistics
+    >>> query, key, value = np.random.default_rng(0).standard_normal((3, 1, 2, 100, 8))
+    >>> read = Statistics()
+    >>> read.add(0, softmax_attention(query, key, value), seen=np.full((1, 100), 100))
+    >>> print(read)  # doctest: +ELLIPSIS
+    layer  head  queries  dense  keys seen  keys read   share  largest bound
+        0     0      100      0      100.0      100.0  100.0%  ...
+        0     1      100      0      100.0      100.0  100.0%  ...
     """
 
     layers: dict[int, LayerStatistics] = field(default_factory=dict)
@@ -63,7 +98,28 @@ class Statistics:
         return self.layers.setdefault(layer, LayerStatistics.of(heads))
 
     def add(self, layer: int, got: Attended, seen: np.ndarray) -> None:
-        """Add outputs (rows, heads, length) of queries that saw so many keys, (rows, length)."""
+        """Add what a layer answered.
+
+        Parameters
+        ----------
+        layer : int
+            Counted from 0.
+        got : Attended
+            Of its heads: bounds and numbers of keys read are (rows, heads, length).
+        seen : ndarray of int, shape (rows, length)
+            How many keys each query may look at; 0 for padding.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from attention import TopR, softmax_attention
+        >>> from attention.huggingface import Statistics
+        >>> query, key, value = np.random.default_rng(0).standard_normal((3, 1, 2, 100, 8))
+        >>> got, read = softmax_attention(query, key, value, rule=TopR(10)), Statistics()
+        >>> read.add(3, got, seen=np.full((1, 100), 100))
+        >>> read.layers[3].read
+        array([1000, 1000])
+        """
         of = self._layer(layer, got.bound.shape[1])
         of.queries += int(np.count_nonzero(seen))
         of.seen += seen.sum()
@@ -72,7 +128,25 @@ class Statistics:
         of.bounds += got.bound.sum(axis=(0, 2))
 
     def add_dense(self, layer: int, heads: int, queries: int) -> None:
-        """Add queries of each head that have no certificate."""
+        """Add queries that have no certificate.
+
+        Parameters
+        ----------
+        layer : int
+            Counted from 0.
+        heads : int
+            Query heads of the layer.
+        queries : int
+            Of each head.
+
+        Examples
+        --------
+        >>> from attention.huggingface import Statistics
+        >>> read = Statistics()
+        >>> read.add_dense(0, heads=4, queries=12)
+        >>> read.layers[0].dense
+        12
+        """
         self._layer(layer, heads).dense += queries
 
     def share_read(self) -> np.ndarray:
@@ -82,6 +156,17 @@ class Statistics:
         -------
         ndarray of float64, shape (layers, heads)
             Layers in ascending order.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from attention import TopR, softmax_attention
+        >>> from attention.huggingface import Statistics
+        >>> query, key, value = np.random.default_rng(0).standard_normal((3, 1, 2, 100, 8))
+        >>> got, read = softmax_attention(query, key, value, rule=TopR(10)), Statistics()
+        >>> read.add(0, got, seen=np.full((1, 100), 100))
+        >>> read.share_read()
+        array([[0.1, 0.1]])
         """
         layers = [self.layers[i] for i in sorted(self.layers)]
         heads = max((len(of.seen) for of in layers), default=0)
@@ -116,11 +201,25 @@ def statistics() -> Iterator[Statistics]:
 
     Examples
     --------
-    >>> from attention.huggingface import statistics
-    >>> with statistics() as read:
-    ...     pass  # model.generate(...)
-    >>> read.layers
-    {}
+    >>> import torch
+    >>> from transformers import LlamaConfig, LlamaForCausalLM
+    >>> from attention.huggingface import HSRConfig, register, statistics
+    >>> register(HSRConfig(dense_below=0), "hsr-always")
+    >>> config = LlamaConfig(
+    ...     vocab_size=64,
+    ...     hidden_size=32,
+    ...     intermediate_size=32,
+    ...     num_hidden_layers=1,
+    ...     num_attention_heads=2,
+    ...     attn_implementation="hsr-always",
+    ... )
+    >>> model = LlamaForCausalLM(config).eval()
+    >>> with torch.no_grad(), statistics() as read:
+    ...     logits = model(torch.arange(40)[None]).logits
+    >>> read.layers[0].queries, read.layers[0].seen.tolist()  # of each head
+    (40, [820, 820])
+    >>> bool((read.layers[0].bound <= 1e-3).all())
+    True
     """
     collected = Statistics()
     token = _ACTIVE.set((*_ACTIVE.get(), collected))

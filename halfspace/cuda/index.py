@@ -57,9 +57,25 @@ class CudaIndex:
     Examples
     --------
     >>> import halfspace
-    >>> index = halfspace.build([[0.0], [1.0], [2.0]]).to("cuda")  # doctest: +SKIP
-    >>> index.report([1.0], 1.0)  # doctest: +SKIP
-    array([1, 2])
+    >>> host = halfspace.Scan([[0.0], [1.0], [2.0]], weights=[10.0, 20.0, 30.0])
+    >>> index = host.to("cuda")  # doctest: +SKIP
+    >>> index.report([1.0], 1.0), index.count([1.0], 1.0)  # doctest: +SKIP
+    (array([1, 2]), 2)
+    >>> index.any([1.0], 3.0), index.sum([1.0], 1.0)  # doctest: +SKIP
+    (False, 50.0)
+    >>> index.top([1.0], 2).ids  # doctest: +SKIP
+    array([2, 1])
+    >>> box = [[1.0], [-1.0]], [1.0, -1.0]
+    >>> index.report_polytope(*box), index.count_polytope(*box)  # doctest: +SKIP
+    (array([1]), 1)
+    >>> [part.indices for part in index.iter_report([[1.0]], [1.0])]  # doctest: +SKIP
+    [array([1, 2])]
+    >>> index.work([1.0], 1.0).points_touched  # doctest: +SKIP
+    array([3])
+    >>> index.dim, index.device, index.to("cpu") is host  # doctest: +SKIP
+    (1, 'cuda:0', True)
+    >>> index.nbytes > 0, "cuda:0" in index.explain()  # doctest: +SKIP
+    (True, True)
     """
 
     def __init__(self, index: Index, number: int = 0) -> None:
