@@ -120,7 +120,7 @@ def run(settings: Settings, track: Track = untracked) -> list[Row]:
     """Measure every head at every temperature."""
     temperatures = sorted({1.0, *settings.temperatures})
     rows: list[Row] = []
-    for head in track(settings.heads(), "heads"):
+    for head in track(settings.gather(), "heads"):
         decoder = head.decoder()
         for temperature in temperatures:
             rows += measure(head, temperature, decoder)

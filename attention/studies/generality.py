@@ -110,7 +110,7 @@ def row_of(head: Head, step: int | None = None, loss: float | None = None) -> Ro
 
 def run(settings: Settings, track: Track = untracked) -> list[Row]:
     """Measure heads of every source, and train."""
-    heads = settings.heads()
+    heads = settings.gather()
     heads += [gaussian(settings.keys, 64, std, settings.queries) for std in (1.0, 4.0)]
     rows = [row_of(head) for head in track(heads, "heads")]
     if settings.steps and find_spec("torch") is not None:

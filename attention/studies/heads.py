@@ -229,7 +229,7 @@ class Sources:
         check_least("queries", (self.queries,), 1)
         check_least("tokens", (self.tokens,), 16)
 
-    def heads(self) -> list[Head]:
+    def gather(self) -> list[Head]:
         """Packaged heads, captured ones, those of models."""
         found = packaged(self.queries)
         for path in self.captures:
