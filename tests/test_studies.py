@@ -20,7 +20,7 @@ from attention.studies.study import (
     check_least,
     quickened,
     setting,
-    untracked,
+    silent,
 )
 
 REAL = dict(studies.NAMES)
@@ -44,7 +44,7 @@ class Row(NamedTuple):
     area: float
 
 
-def run(settings, track=untracked):
+def run(settings, track=silent):
     if settings.factor == 13.0:
         raise ValueError("factor: expected anything else, got 13.0")
     return [Row(size, settings.factor * size**2) for size in track(settings.sizes, "sizes")]
@@ -109,6 +109,7 @@ def test_a_study_writes_rows_picture_page_and_findings(tmp_path):
     assert readme.index("There are 2.") < readme.index("Further checks")
     assert "*The paper:* they grow." in readme
     assert "[squares](squares.md)): The largest is 50." in readme
+    assert f"times are of {written['machine']['cores']} core" in readme
 
 
 @pytest.mark.usefixtures("some")
@@ -118,6 +119,8 @@ def test_rows_read_back_give_the_same_page(tmp_path):
     assert again.rows == [Row(2, 8.0)]
     assert report.page(again) == (tmp_path / "squares.md").read_text()
     assert report.command(again) == "python -m attention study squares --sizes 2"
+    none = again._replace(settings={"sizes": []})
+    assert report.command(none) == "python -m attention study squares --sizes ,"
 
 
 @pytest.mark.usefixtures("some")

@@ -11,17 +11,7 @@ import halfspace
 
 from . import clouds, figures, timing
 from .exponents import fitted
-from .study import (
-    QUESTION,
-    Finding,
-    Study,
-    Table,
-    Track,
-    check_least,
-    grouped,
-    setting,
-    untracked,
-)
+from .study import QUESTION, Finding, Study, Table, Track, check_least, grouped, setting, silent
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -103,7 +93,7 @@ def theory(structure: str, d: int) -> float | None:
     return None if structure == FILTER else 1.0
 
 
-def run(settings: Settings, track: Track = untracked) -> list[Row]:
+def run(settings: Settings, track: Track = silent) -> list[Row]:
     """Ask every structure over every cloud."""
     rows: list[Row] = []
     for kind, d in track([*product(settings.kinds, settings.dims)], "clouds"):

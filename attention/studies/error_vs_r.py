@@ -10,17 +10,7 @@ from ..decode import Decoder
 from ..rules import TopR
 from . import figures
 from .heads import MODULES, Head, Sources
-from .study import (
-    CHECK,
-    EXPERIMENT,
-    Finding,
-    Study,
-    Table,
-    Track,
-    grouped,
-    setting,
-    untracked,
-)
+from .study import CHECK, EXPERIMENT, Finding, Study, Table, Track, grouped, setting, silent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -116,7 +106,7 @@ def measure(head: Head, temperature: float, decoder: Decoder) -> Iterator[Row]:
         )
 
 
-def run(settings: Settings, track: Track = untracked) -> list[Row]:
+def run(settings: Settings, track: Track = silent) -> list[Row]:
     """Measure every head at every temperature."""
     temperatures = sorted({1.0, *settings.temperatures})
     rows: list[Row] = []

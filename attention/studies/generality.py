@@ -20,7 +20,7 @@ from .study import (
     check_least,
     grouped,
     setting,
-    untracked,
+    silent,
 )
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def row_of(head: Head, step: int | None = None, loss: float | None = None) -> Ro
     )
 
 
-def run(settings: Settings, track: Track = untracked) -> list[Row]:
+def run(settings: Settings, track: Track = silent) -> list[Row]:
     """Measure heads of every source, and train."""
     heads = settings.gather()
     heads += [gaussian(settings.keys, 64, std, settings.queries) for std in (1.0, 4.0)]

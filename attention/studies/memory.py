@@ -13,17 +13,7 @@ from halfspace.shallow_cuttings import MOST_DIMENSIONS
 from ..cache import KVCache
 from . import clouds, figures, timing
 from .exponents import fitted
-from .study import (
-    CHECK,
-    Finding,
-    Study,
-    Table,
-    Track,
-    check_least,
-    grouped,
-    setting,
-    untracked,
-)
+from .study import CHECK, Finding, Study, Table, Track, check_least, grouped, setting, silent
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -92,7 +82,7 @@ def able(name: str, d: int, settings: Settings) -> bool:
     return name != "PartitionTree" or d <= settings.tree_dims
 
 
-def run(settings: Settings, track: Track = untracked) -> list[Row]:
+def run(settings: Settings, track: Track = silent) -> list[Row]:
     """Build everything over every cloud."""
     for d, (name, make) in product((3, 16), (MAKERS | {CACHE: _cache}).items()):
         if able(name, d, settings):

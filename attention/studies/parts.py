@@ -13,17 +13,7 @@ from halfspace.shallow_cuttings import MOST_DIMENSIONS
 
 from ..rules import TopR
 from . import clouds, figures, timing
-from .study import (
-    EXPERIMENT,
-    Finding,
-    Study,
-    Table,
-    Track,
-    check_least,
-    grouped,
-    setting,
-    untracked,
-)
+from .study import EXPERIMENT, Finding, Study, Table, Track, check_least, grouped, setting, silent
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -77,7 +67,7 @@ def build(name: str, points: np.ndarray, k: int) -> halfspace.Index:
     return getattr(halfspace, name)(points, **options)
 
 
-def run(settings: Settings, track: Track = untracked) -> list[Row]:
+def run(settings: Settings, track: Track = silent) -> list[Row]:
     """Build and ask both structures over every cloud."""
     warm = clouds.make("iid", 1 << 8, 2, ALONE)
     for name in PARTS:

@@ -9,7 +9,7 @@ import numpy as np
 from ..rules import Error, Rule, Sampled, TopR
 from . import figures, texts
 from .heads import MODEL, MODULES, located
-from .study import EXPERIMENT, Finding, Study, Table, Track, setting, untracked
+from .study import EXPERIMENT, Finding, Study, Table, Track, setting, silent
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -75,7 +75,7 @@ class Row(NamedTuple):
     context: int
 
 
-def run(settings: Settings, track: Track = untracked) -> list[Row]:
+def run(settings: Settings, track: Track = silent) -> list[Row]:
     """Read the text by dense attention and by each rule."""
     from .language_model import perplexity, read_text
 

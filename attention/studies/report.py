@@ -168,7 +168,10 @@ def command(outcome: Outcome) -> str:
 
 
 def _plain(value: Any) -> str:
-    return ",".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
+    """A value as a flag; no values are a comma alone."""
+    if not isinstance(value, tuple | list):
+        return str(value)
+    return ",".join(map(str, value)) or ","
 
 
 def page(outcome: Outcome) -> str:
@@ -202,10 +205,15 @@ def _shared(where: dict[str, Any]) -> bool:
     return where.get("clock") == timing.PROCESSOR
 
 
+def _cores(*counts: int) -> str:
+    """So many cores; of several runs, any of these numbers."""
+    several = sorted(set(counts))
+    return f"{' or '.join(map(str, several))} core{'s' * (several != [1])}"
+
+
 def _place(where: dict[str, Any]) -> str:
-    cores = where["cores"]
     versions = ", ".join(f"{name} {where[name]}" for name in PACKAGES if name in where)
-    return f"{cores} core{'s' * (cores != 1)} of {where['processor']} ({versions})"
+    return f"{_cores(where['cores'])} of {where['processor']} ({versions})"
 
 
 class Shelf(NamedTuple):
@@ -245,7 +253,8 @@ def readme(found: Sequence[Outcome]) -> str:
         " to be measured and asks to be checked, answered by runs that anyone can repeat:"
         " `python -m attention study all` makes this page and all behind it"
         " (needs the extras `cli` and `plot`; `--quick` for smaller ones). Every sentence under"
-        " *Found* is computed from the rows of its run, good or bad.",
+        " *Found* is computed from the rows of its run, good or bad, and times are of"
+        f" {_cores(*(one.machine['cores'] for one in found))}.",
     ]
     stated = [(finding, one.study.name, text) for one in found for finding, text in one.findings()]
     for group in GROUPS:

@@ -14,17 +14,7 @@ from ..rules import Error, Rule, Sampled
 from . import figures, timing
 from .dense_rivals import rivals
 from .heads import Head, gaussian, packaged
-from .study import (
-    EXPERIMENT,
-    Finding,
-    Study,
-    Table,
-    Track,
-    check_least,
-    grouped,
-    setting,
-    untracked,
-)
+from .study import EXPERIMENT, Finding, Study, Table, Track, check_least, grouped, setting, silent
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -107,7 +97,7 @@ class Row(NamedTuple):
         return self.dense / self.seconds
 
 
-def run(settings: Settings, track: Track = untracked) -> list[Row]:
+def run(settings: Settings, track: Track = silent) -> list[Row]:
     """Time everybody on every head."""
     rows: list[Row] = []
     cases = [*product(settings.dims, sorted(settings.exponents))]
@@ -306,10 +296,10 @@ def _paid(row: Row) -> str:
 
 def speed(rows: Sequence[Row]) -> str:
     """Experiment 2: from which context length on it is faster than dense, by how much."""
-    grouped = lines(rows)
+    found = lines(rows)
     told = []
     for way in TITLES:
-        mine = [line for key, line in grouped.items() if key[0] == way]
+        mine = [line for key, line in found.items() if key[0] == way]
         if mine:
             told.append(_of_way(way, mine))
     broken = sum(row.broken for row in rows)
@@ -337,15 +327,15 @@ def _of_way(way: str, mine: Sequence[Sequence[Row]]) -> str:
 
 def plot(rows: Sequence[Row], figure: "Figure") -> None:
     """Times as fast as dense against n, a panel a way."""
-    grouped = lines(rows)
-    ways = [way for way in TITLES if any(key[0] == way for key in grouped)]
+    found = lines(rows)
+    ways = [way for way in TITLES if any(key[0] == way for key in found)]
     panels = figure.subplots(1, len(ways), squeeze=False, sharey=True)[0]
-    heads = list(dict.fromkeys(key[1] for key in grouped if key[0] == DECODE))
-    heads += [key[1] for key in grouped if key[1] not in heads]
-    dims = sorted({key[2] for key in grouped})
+    heads = list(dict.fromkeys(key[1] for key in found if key[0] == DECODE))
+    heads += [key[1] for key in found if key[1] not in heads]
+    dims = sorted({key[2] for key in found})
     marks = dict(zip(dims, "osD^vP*X", strict=False))
     for axes, way in zip(panels, ways, strict=True):
-        for (mine, head, d, rule), line in grouped.items():
+        for (mine, head, d, rule), line in found.items():
             if mine == way:
                 axes.loglog(
                     [row.n for row in line],

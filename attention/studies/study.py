@@ -24,13 +24,13 @@ QUESTION, EXPERIMENT, CHECK = "Open question", "First experiment", "Further chec
 GROUPS = (QUESTION, EXPERIMENT, CHECK)
 
 
-def untracked(steps: Iterable[T], title: str) -> Iterator[T]:
+def silent(steps: Iterable[T], title: str) -> Iterator[T]:
     """Iterate over steps without a word.
 
     Examples
     --------
-    >>> from attention.studies.study import untracked
-    >>> list(untracked([1, 2], "steps"))
+    >>> from attention.studies.study import silent
+    >>> list(silent([1, 2], "steps"))
     [1, 2]
     """
     return iter(steps)

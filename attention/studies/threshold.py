@@ -13,7 +13,7 @@ from ..bounds import active_keys, paper_threshold
 from ..rules import Threshold
 from . import figures
 from .heads import Head, captured, gaussian, packaged
-from .study import QUESTION, Finding, Study, Table, Track, check_least, grouped, setting, untracked
+from .study import QUESTION, Finding, Study, Table, Track, check_least, grouped, setting, silent
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -85,7 +85,7 @@ def the_papers(head: Head) -> float:
     return paper_threshold(len(head.key), m, d, query_std=query_std, key_std=key_std)
 
 
-def run(settings: Settings, track: Track = untracked) -> list[Row]:
+def run(settings: Settings, track: Track = silent) -> list[Row]:
     """Measure every head."""
     heads = [*packaged(settings.queries), gaussian(settings.keys, 64, 1.0, settings.queries)]
     for path in settings.captures:
