@@ -59,7 +59,7 @@ class Settings:
         quick=(10, 13, 16),
     )
     prefill_exponents: tuple[int, ...] = setting(
-        (10, 11, 12, 13), "Tokens of whole prompts, as powers of 2.", quick=(10, 11)
+        (10, 12, 14), "Tokens of whole prompts, as powers of 2.", quick=(10, 11)
     )
     eps: float = setting(0.01, "Error of a coordinate that is allowed; five times that if sampled.")
     rounds: int = setting(5, "Rounds of timing; half as many of prompts.", quick=3)
@@ -349,6 +349,7 @@ def plot(rows: Sequence[Row], figure: "Figure") -> None:
         axes.axhline(1.0, color="0.6", linewidth=1.0)
         axes.set_title(TITLES[way], fontsize="medium")
         axes.set_xlabel("keys")
+        axes.set_xscale("log", base=2)
     figures.plain(*panels)
     panels[0].set_ylabel("times as fast as dense")
     for i, head in enumerate(heads):
