@@ -314,6 +314,13 @@ def test_relu_weights_are_those_of_relu_attention():
     assert (row.trained, row.step) == (True, 3)
 
 
+def test_rows_without_an_active_key_need_none():
+    head = heads.packaged(QUERIES, ["flat"])[0]
+    away = -np.abs(head.query)
+    dead = generality.row_of(head._replace(source="relu", query=away, key=np.abs(head.key)))
+    assert (dead.most, dead.nearly, dead.active, dead.missed) == (0.0, 0.0, 0.0, 0.0)
+
+
 def test_sources_without_torch(monkeypatch, tmp_path):
     for module in (generality, heads):
         monkeypatch.setattr(module, "find_spec", lambda name: None)

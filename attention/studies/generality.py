@@ -89,7 +89,9 @@ def row_of(head: Head, step: int | None = None, loss: float | None = None) -> Ro
     """Measure a head."""
     weights, lengths = weights_of(head, head.source == TRAINED[1]), head.lengths
     mass = np.cumsum(-np.sort(-weights, axis=1), axis=1)
-    reach = [((mass < share).sum(axis=1) + 1) / lengths for share in (0.9, 0.99)]
+    # A row without an active key needs none.
+    some = mass[:, -1] > 0.0
+    reach = [some * ((mass < share).sum(axis=1) + 1) / lengths for share in (0.9, HELD)]
     paper = np.array([TopR().count(int(n)) for n in lengths])
     missed = mass[:, -1] - mass[np.arange(len(mass)), paper - 1]
     scores = head.scores()
@@ -102,7 +104,6 @@ def row_of(head: Head, step: int | None = None, loss: float | None = None) -> Ro
         step,
         loss,
         len(head.key),
-        # A row without an active key needs none.
         *(float(min(1.0, np.median(each))) for each in figures[:4]),
         float(np.median(figures[4])),
     )
