@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from attention import Error, TopR, bounds, dense
+from attention import Error, TopR, bounds, data, dense
 from attention.studies import (
     dense_rivals,
     dimension,
@@ -129,6 +129,19 @@ def test_what_is_not_there_is_named(tmp_path, monkeypatch):
         heads.of_models(["some"], ["topics"], 100, 3)
     assert heads.of_models([], ["topics"], 100, 3) == []
     assert heads.of_models([heads.MODEL], ["topics"], 100, 3) == []
+
+
+def test_the_packaged_model_is_read_unless_others_are_named(monkeypatch):
+    asked = []
+    monkeypatch.setattr(heads, "of_models", lambda *arguments: asked.append(arguments) or [])
+    found = [heads.Sources(queries=2).gather(), heads.Sources(queries=2, models=("a",)).gather()]
+    assert {head.source for head in found[0] + found[1]} == {heads.PACKAGED}
+    assert [(models, tokens, queries) for models, _, tokens, queries in asked] == [
+        ((heads.MODEL,), 4096, 2),
+        (("a",), 4096, 2),
+    ]
+    assert heads.located(heads.MODEL) == str(data.tiny_llama())
+    assert heads.located("a") == "a"
 
 
 def test_texts_are_texts(tmp_path):
