@@ -252,8 +252,9 @@ def readme(found: Sequence[Outcome]) -> str:
         "What [HSR-Enhanced Sparse Attention](https://arxiv.org/abs/2410.10165) leaves open, asks"
         " to be measured and asks to be checked, answered by runs that anyone can repeat:"
         " `python -m attention study all` makes this page and all behind it"
-        " (needs the extras `cli` and `plot`; `--quick` for smaller ones). Every sentence under"
-        " *Found* is computed from the rows of its run, good or bad, and times are of"
+        " (needs the extras `cli` and `plot`, and `torch` for models; each ends in minutes,"
+        " `--quick` is for smaller ones, `--processor-time` for a core that others use too). Every"
+        " sentence under *Found* is computed from the rows of its run, good or bad, and times are of"
         f" {_cores(*(one.machine['cores'] for one in found))}.",
     ]
     stated = [(finding, one.study.name, text) for one in found for finding, text in one.findings()]

@@ -35,7 +35,7 @@ SERVED = 90.0
 class Settings:
     """What is run."""
 
-    queries: int = setting(64, "Queries a head.", quick=24)
+    queries: int = setting(128, "Queries a head.", quick=24)
     keys: int = setting(32_768, "Keys of the Gaussian head, of 64 dimensions.", quick=4096)
     captures: tuple[Path, ...] = setting((), "Files .npz with more heads.")
 
