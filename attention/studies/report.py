@@ -254,8 +254,8 @@ def readme(found: Sequence[Outcome]) -> str:
         " `python -m attention study all` makes this page and all behind it"
         " (needs the extras `cli` and `plot`, and `torch` for models; each ends in minutes,"
         " `--quick` is for smaller ones, `--processor-time` for a core that others use too). Every"
-        " sentence under *Found* is computed from the rows of its run, good or bad, and times are of"
-        f" {_cores(*(one.machine['cores'] for one in found))}.",
+        " sentence under *Found* is computed from the rows of its run, good or bad, and times are"
+        f" of {_cores(*(one.machine['cores'] for one in found))}.",
     ]
     stated = [(finding, one.study.name, text) for one in found for finding, text in one.findings()]
     for group in GROUPS:
