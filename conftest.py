@@ -21,6 +21,7 @@ OF_TORCH = [
     *sorted(str(path.relative_to(HERE)) for path in HERE.glob("attention/huggingface/*.py")),
     "attention/studies/capture.py",
     "attention/studies/language_model.py",
+    "attention/studies/probes.py",
     "attention/studies/training.py",
     "tests/language_models.py",
     "tests/test_perplexity.py",

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from attention import Error, TopR, data
 from attention.__main__ import main
 from attention.huggingface import beside_dense
-from attention.studies import language_model, perplexity, report
+from attention.studies import language_model, report
 
 from .language_models import make, prompt
 
@@ -55,7 +55,8 @@ def test_mass_is_that_of_the_best_keys(reader):
 
 
 def test_the_command_reads_the_packaged_model(tmp_path, monkeypatch):
-    monkeypatch.setattr(perplexity, "tiny_llama", lambda: _small(tmp_path / "model"))
+    model = _small(tmp_path / "model")
+    monkeypatch.setattr(data, "tiny_llama", lambda: model)
     text = tmp_path / "text.txt"
     text.write_text("def f(x):\n    return x + 1\n" * 9, encoding="utf-8")
     flags = f"--text {text} --r 2,8,16 --eps 0.1 --sampled 1.0 --tokens 64 --context 32".split()
@@ -88,7 +89,7 @@ def _small(folder):
         ("--model nowhere/to-be/found", "model: expected a folder or a name"),
         (
             "--text nowhere.txt",
-            "texts: expected topics, source, numbers or a text file, got nowhere.txt",
+            "texts: expected topics, source, numbers, docstrings or a text file, got nowhere.txt",
         ),
         ("--text few", "text: expected at least 16 tokens"),
         ("--context 1", "context: expected at least 2"),

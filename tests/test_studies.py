@@ -17,11 +17,10 @@ from attention.studies.study import (
     Finding,
     Study,
     Table,
-    Topic,
     check_least,
     quickened,
     setting,
-    untracked,
+    silent,
 )
 
 REAL = dict(studies.NAMES)
@@ -45,7 +44,7 @@ class Row(NamedTuple):
     area: float
 
 
-def run(settings, track=untracked):
+def run(settings, track=silent):
     if settings.factor == 13.0:
         raise ValueError("factor: expected anything else, got 13.0")
     return [Row(size, settings.factor * size**2) for size in track(settings.sizes, "sizes")]
@@ -69,8 +68,8 @@ SQUARES = Study(
     table=lambda rows: Table(("size", "area"), [(str(r.size), f"{r.area:g}") for r in rows]),
     plot=plot,
     findings=(
-        Finding(Topic(CHECK, 2, "Areas"), "they grow.", larger),
-        Finding(Topic(QUESTION, 1, "Number"), "unknown.", lambda rows: f"There are {len(rows)}."),
+        Finding(CHECK, 2, "Areas", "they grow.", larger),
+        Finding(QUESTION, 1, "Number", "unknown.", lambda rows: f"There are {len(rows)}."),
     ),
 )
 
@@ -110,6 +109,7 @@ def test_a_study_writes_rows_picture_page_and_findings(tmp_path):
     assert readme.index("There are 2.") < readme.index("Further checks")
     assert "*The paper:* they grow." in readme
     assert "[squares](squares.md)): The largest is 50." in readme
+    assert f"times are of {written['machine']['cores']} core" in readme
 
 
 @pytest.mark.usefixtures("some")
@@ -119,6 +119,36 @@ def test_rows_read_back_give_the_same_page(tmp_path):
     assert again.rows == [Row(2, 8.0)]
     assert report.page(again) == (tmp_path / "squares.md").read_text()
     assert report.command(again) == "python -m attention study squares --sizes 2"
+    none = again._replace(settings={"sizes": []})
+    assert report.command(none) == "python -m attention study squares --sizes ,"
+
+
+@pytest.mark.usefixtures("some")
+def test_a_shared_machine_is_timed_by_processor_time(tmp_path):
+    def pages(*flags):
+        invoke("squares", "--folder", tmp_path, *flags)
+        found = report.read(tmp_path / "squares.json")
+        return found.machine["clock"], report.command(found), report.page(found)
+
+    clock, command_, page = pages("--processor-time")
+    assert clock == "processor"
+    assert command_ == "python -m attention study squares --processor-time"
+    assert "s of processor time, the clock of all times here, on" in page
+    clock, command_, page = pages()
+    assert (clock, command_) == ("wall", "python -m attention study squares")
+    assert "processor time" not in page
+
+
+@pytest.mark.usefixtures("some")
+def test_what_is_left_out_without_a_module_is_told_in_a_line(tmp_path, monkeypatch):
+    partial = replace(SQUARES, wants=("no_such_module",), wanted_for="circles", extra="moon")
+    monkeypatch.setattr(command, "load", lambda name: partial)
+    result = invoke("squares", "--folder", tmp_path)
+    assert result.exit_code == 0
+    assert result.output.startswith(
+        "circles left out: squares needs no_such_module (the extra moon)\n"
+    )
+    assert (tmp_path / "squares.json").exists()
 
 
 @pytest.mark.usefixtures("some")
@@ -203,7 +233,7 @@ def test_an_unknown_study_is_an_error():
 
 
 def test_nothing_is_answered_twice_and_nothing_is_left_out():
-    topics = [finding.topic for name in REAL for finding in studies.load(name).findings]
-    found = {(topic.group, topic.number) for topic in topics}
-    assert {(topic.group, number) for topic in topics for number in (1, 2, 3)} == found
+    findings = [finding for name in REAL for finding in studies.load(name).findings]
+    found = {(finding.group, finding.number) for finding in findings}
+    assert {(finding.group, number) for finding in findings for number in (1, 2, 3)} == found
     assert len(found) == 9

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from attention import Error, TopR, bounds, dense
+from attention import Error, TopR, bounds, data, dense
 from attention.studies import (
     dense_rivals,
     dimension,
@@ -40,7 +40,7 @@ def softmax_of(head, count):
 
 
 def test_errors_are_those_of_the_best_keys():
-    rows = error_vs_r.run(error_vs_r.Settings(queries=QUERIES, temperatures=(2.0,)))
+    rows = error_vs_r.run(error_vs_r.Settings(queries=QUERIES, temperatures=(2.0,), models=()))
     assert len(rows) == 2 * 2 * len(error_vs_r.counts(KEYS))
     head = heads.packaged(QUERIES, ["sharp"])[0].at(2.0)
     exact, _ = dense.softmax(head.query, head.key, head.value)
@@ -122,12 +122,26 @@ def test_captures_of_another_shape_are_refused(arrays, told, tmp_path):
 def test_what_is_not_there_is_named(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"captures: expected an \.npz file at .*none\.npz"):
         heads.captured(tmp_path / "none.npz", 3)
-    with pytest.raises(ValueError, match="texts: expected topics, source, numbers or a text file"):
+    with pytest.raises(ValueError, match=r"texts: expected topics, .*, docstrings or a text file"):
         texts.read(str(tmp_path / "none.txt"))
     monkeypatch.setattr(heads, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match="models: expected torch, transformers to be installed"):
         heads.of_models(["some"], ["topics"], 100, 3)
     assert heads.of_models([], ["topics"], 100, 3) == []
+    assert heads.of_models([heads.MODEL], ["topics"], 100, 3) == []
+
+
+def test_the_packaged_model_is_read_unless_others_are_named(monkeypatch):
+    asked = []
+    monkeypatch.setattr(heads, "of_models", lambda *arguments: asked.append(arguments) or [])
+    found = [heads.Sources(queries=2).gather(), heads.Sources(queries=2, models=("a",)).gather()]
+    assert {head.source for head in found[0] + found[1]} == {heads.PACKAGED}
+    assert [(models, tokens, queries) for models, _, tokens, queries in asked] == [
+        ((heads.MODEL,), 4096, 2),
+        (("a",), 4096, 2),
+    ]
+    assert heads.located(heads.MODEL) == str(data.tiny_llama())
+    assert heads.located("a") == "a"
 
 
 def test_texts_are_texts(tmp_path):
@@ -135,6 +149,14 @@ def test_texts_are_texts(tmp_path):
     path.write_text("mine", encoding="utf-8")
     assert texts.read(str(path)) == "mine"
     assert all(len(texts.read(name)) > 100_000 for name in texts.KINDS)
+
+
+def test_exact_attention_is_the_same_in_blocks(monkeypatch):
+    head = heads.packaged(2, ["sharp"])[0]
+    whole = head.exact()
+    monkeypatch.setattr(heads, "BLOCK", 33)
+    assert np.allclose(head.exact(), whole, rtol=1e-13)
+    assert np.allclose(whole, dense.softmax(head.query, head.key, head.value)[0], rtol=1e-9)
 
 
 def test_queries_that_see_first_keys_only():
@@ -226,10 +248,23 @@ def test_times_are_of_answers_within_their_bounds(torch, monkeypatch):
     monkeypatch.setattr(runtime, "CHUNK_QUERIES", 2)
     monkeypatch.setattr(runtime, "FRESH", 4)
     settings = runtime.Settings(
-        dims=(6,), stds=(3.0,), exponents=(SIZE - 1,), prefill_exponents=(5,), rounds=1
+        dims=(6,),
+        stds=(3.0,),
+        exponents=(4, SIZE - 1),
+        chunk_exponents=(4,),
+        prefill_exponents=(5,),
+        rounds=1,
     )
     rows = runtime.run(settings)
-    assert {row.way for row in rows} == {*runtime.TITLES}
+    sizes = {
+        way: {row.n for row in rows if (row.way, row.head) == (way, "std 3")}
+        for way in runtime.TITLES
+    }
+    assert sizes == {
+        runtime.DECODE: {16, 1 << SIZE - 1},
+        runtime.CHUNK: {16},
+        runtime.PREFILL: {32},
+    }
     assert all(row.error <= row.bound and not row.broken for row in rows)
     assert all(row.bound <= 5.0 * settings.eps for row in rows)
     assert {row.rival for row in rows} <= ({"numpy", "torch"} if torch else {"numpy"})
@@ -292,12 +327,20 @@ def test_relu_weights_are_those_of_relu_attention():
     assert (row.trained, row.step) == (True, 3)
 
 
+def test_rows_without_an_active_key_need_none():
+    head = heads.packaged(QUERIES, ["flat"])[0]
+    away = -np.abs(head.query)
+    dead = generality.row_of(head._replace(source="relu", query=away, key=np.abs(head.key)))
+    assert (dead.most, dead.nearly, dead.active, dead.missed) == (0.0, 0.0, 0.0, 0.0)
+
+
 def test_sources_without_torch(monkeypatch, tmp_path):
-    monkeypatch.setattr(generality, "find_spec", lambda name: None)
+    for module in (generality, heads):
+        monkeypatch.setattr(module, "find_spec", lambda name: None)
     path = tmp_path / "own.npz"
     np.savez(path, **{f"{part}_0": np.eye(5) for part in "qkv"})
     rows = generality.run(generality.Settings(queries=2, keys=64, captures=(path,)))
-    assert [group.label for group in generality.groups(rows)] == ["encoder", "gaussian", "own"]
+    assert [group.label for group in generality.groups(rows)] == ["encoder", "own", "gaussian"]
     assert "training is open" in generality.training(rows) or "nothing is said" in (
         generality.training(rows)
     )
@@ -340,6 +383,8 @@ def test_what_is_said_of_sparsity_follows_from_rows():
         (lambda: dimension.Settings(exponents=()), r"exponents: expected values .*, got \(\)"),
         (lambda: threshold.Settings(queries=1), "queries: expected values from 2 on"),
         (lambda: runtime.Settings(eps=0.0), "eps: expected values from 1e-12"),
+        (lambda: runtime.Settings(chunk_exponents=(3,)), "chunk-exponents: expected values from 4"),
+        (lambda: error_vs_r.Settings(queries=0), "queries: expected values from 1 on"),
         (lambda: generality.Settings(steps=-1), "steps: expected values from 0 on"),
     ],
 )

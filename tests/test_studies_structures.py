@@ -13,9 +13,11 @@ from .study_checks import KEYS, SIZE, check, made_up
 
 
 @pytest.fixture(autouse=True)
-def small_heads(monkeypatch):
+def small(monkeypatch):
     monkeypatch.setattr(heads.data, "heads", lambda: ("sharp", "flat"))
     monkeypatch.setattr(heads.data, "load", made_up)
+    for study in (memory, parts):
+        monkeypatch.setattr(study, "WARM", 1 << SIZE)
 
 
 # clouds

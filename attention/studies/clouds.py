@@ -1,10 +1,12 @@
 """Points and normals that structures are tried on."""
 
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from .. import data
+from .study import check_known, check_least
 
 POWERS = {"iid": 0.0, "decaying": 1.0}
 """Gaussian coordinates of standard deviations i^-power."""
@@ -22,6 +24,40 @@ class Cloud(NamedTuple):
 
     points: np.ndarray  # (n, d) float32
     normals: np.ndarray  # (m, d) float32
+
+
+def check(
+    kinds: Sequence[str],
+    dims: Sequence[int],
+    exponents: Sequence[int],
+    *,
+    most: int = 1024,
+    least: int = 6,
+) -> None:
+    """Check settings of clouds: kinds, dimensions up to `most`, powers of 2 from `least` on.
+
+    Examples
+    --------
+    >>> from attention.studies import clouds
+    >>> clouds.check(("iid",), (2, 7), (10,), most=6)
+    Traceback (most recent call last):
+    ValueError: dims: expected values from 2 to 6, got (2, 7)
+    """
+    check_known("kinds", kinds, KINDS)
+    check_least("dims", dims, 2, most=most)
+    check_least("exponents", exponents, least, most=26)
+
+
+def sizes(kind: str, d: int, exponents: Iterable[int]) -> list[int]:
+    """Numbers of points, ascending, that a kind has in d dimensions for powers of 2.
+
+    Examples
+    --------
+    >>> from attention.studies import clouds
+    >>> clouds.sizes("iid", 3, (5, 4)), clouds.sizes("encoder", 99, (5, 4))
+    ([16, 32], [])
+    """
+    return sorted({largest(kind, d, 1 << each) for each in exponents} - {0})
 
 
 def largest(kind: str, d: int, n: int) -> int:

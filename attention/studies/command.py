@@ -5,13 +5,14 @@ Studies are imported when they are asked for, one by one.
 
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin
 
 import click
 
-from . import NAMES, load
+from . import NAMES, load, timing
 
 if TYPE_CHECKING:
     from .study import Study, Table
@@ -73,6 +74,11 @@ _folder = click.option(
     help="Where the results go.",
 )
 _quick = click.option("--quick", is_flag=True, help="Smaller: well under two minutes.")
+_shared = click.option(
+    "--processor-time",
+    is_flag=True,
+    help="Time by the processor time of this process: on one core that others use too.",
+)
 
 
 def one(study: "Study") -> click.Command:
@@ -87,7 +93,7 @@ def one(study: "Study") -> click.Command:
         for each in fields(study.settings)
     ]
 
-    def run(folder: Path, quick: bool, **given: Any) -> None:
+    def run(folder: Path, quick: bool, processor_time: bool, **given: Any) -> None:
         from .study import quickened
 
         values = asdict(quickened(study.settings) if quick else study.settings())
@@ -95,17 +101,18 @@ def one(study: "Study") -> click.Command:
         missing = study.missing()
         if missing:
             raise click.ClickException(_needs(study, missing))
-        _run(study, _checked(study, values), folder)
+        _run(study, _checked(study, values), folder, processor_time)
 
     command = click.Command(study.name, callback=run, params=options, help=study.about)
     command.short_help = NAMES.get(study.name)
-    return _quick(_folder(command))
+    return _shared(_quick(_folder(command)))
 
 
 @click.command("all", short_help="All of them, one after the other.")
 @_folder
 @_quick
-def everything(folder: Path, quick: bool) -> None:
+@_shared
+def everything(folder: Path, quick: bool, processor_time: bool) -> None:
     """Run all studies, one after the other; what needs a package that is not there is left out."""
     from .study import quickened
 
@@ -116,7 +123,8 @@ def everything(folder: Path, quick: bool) -> None:
         if missing:
             click.echo(f"left out: {_needs(study, missing)}")
             continue
-        _run(study, quickened(study.settings) if quick else study.settings(), folder)
+        settings = quickened(study.settings) if quick else study.settings()
+        _run(study, settings, folder, processor_time)
     click.echo(f"all: {time.perf_counter() - start:.0f} s")
 
 
@@ -144,20 +152,22 @@ def _checked(study: "Study", values: dict[str, Any]) -> Any:
         raise click.UsageError(str(error)) from error
 
 
-def _run(study: "Study", settings: Any, folder: Path) -> None:
+def _run(study: "Study", settings: Any, folder: Path, processor_time: bool) -> None:
     """Run a study, print its table and findings, and write them."""
     from . import report
 
-    start = time.perf_counter()
+    if lacking := study.lacking():
+        click.echo(f"{study.wanted_for} left out: {_needs(study, lacking)}")
     try:
-        rows = study.run(settings, _bar)
+        with timing.by_processor_time() if processor_time else nullcontext():
+            rows, passed = timing.timed(lambda: study.run(settings, _bar))
+            machine = report.machine()
     except ValueError as error:
         raise click.ClickException(f"{study.name}: {error}") from error
-    passed = time.perf_counter() - start
-    outcome = report.Outcome(study, asdict(settings), report.machine(), passed, rows)
+    outcome = report.Outcome(study, asdict(settings), machine, passed, rows)
     _print(study.title, study.table(rows))
     for finding, text in outcome.findings():
-        click.echo(f"{finding.topic.group} {finding.topic.number}: {text}")
+        click.echo(f"{finding.group} {finding.number}: {text}")
     try:
         paths = report.write(outcome, folder)
     except ModuleNotFoundError as error:

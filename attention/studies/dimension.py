@@ -9,20 +9,9 @@ import numpy as np
 
 import halfspace
 
-from . import clouds, timing
+from . import clouds, figures, timing
 from .exponents import fitted
-from .study import (
-    QUESTION,
-    Finding,
-    Study,
-    Table,
-    Topic,
-    Track,
-    check_known,
-    check_least,
-    setting,
-    untracked,
-)
+from .study import QUESTION, Finding, Study, Table, Track, check_least, grouped, setting, silent
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -55,7 +44,7 @@ class Settings:
         quick=(2, 4, 8, 16, 32, 128, 512),
     )
     exponents: tuple[int, ...] = setting(
-        (12, 13, 14, 15, 16), "Numbers of points, as powers of 2.", quick=(10, 11, 12, 13)
+        (11, 12, 13, 14, 15), "Numbers of points, as powers of 2.", quick=(10, 11, 12, 13)
     )
     kinds: tuple[str, ...] = setting(("iid", "decaying", clouds.REAL), "Kinds of points.")
     count: int = setting(32, "Points of a report.", quick=16)
@@ -64,9 +53,7 @@ class Settings:
     tree_dims: int = setting(64, "Partition trees only up to so many dimensions.", quick=32)
 
     def __post_init__(self) -> None:
-        check_least("dims", self.dims, 2, most=4096)
-        check_least("exponents", self.exponents, 6, most=26)
-        check_known("kinds", self.kinds, clouds.KINDS)
+        clouds.check(self.kinds, self.dims, self.exponents, most=4096)
         check_least("count", (self.count,), 1, most=32)
         check_least("queries", (self.queries,), 1)
         check_least("rounds", (self.rounds,), 1)
@@ -106,15 +93,14 @@ def theory(structure: str, d: int) -> float | None:
     return None if structure == FILTER else 1.0
 
 
-def run(settings: Settings, track: Track = untracked) -> list[Row]:
+def run(settings: Settings, track: Track = silent) -> list[Row]:
     """Ask every structure over every cloud."""
     rows: list[Row] = []
     for kind, d in track([*product(settings.kinds, settings.dims)], "clouds"):
-        sizes = sorted({clouds.largest(kind, d, 1 << each) for each in settings.exponents})
+        sizes = clouds.sizes(kind, d, settings.exponents)
         for n in sizes:
-            if n:
-                cloud = clouds.make(kind, n, d, settings.queries)
-                rows += measure(kind, cloud, settings, last=n == sizes[-1])
+            cloud = clouds.make(kind, n, d, settings.queries)
+            rows += measure(kind, cloud, settings, last=n == sizes[-1])
     return rows
 
 
@@ -173,11 +159,8 @@ class Growth(NamedTuple):
 
 def growths(rows: Sequence[Row]) -> list[Growth]:
     """Exponents of points touched and nodes visited, for each kind, dimension and structure."""
-    lines: dict[tuple[str, int, str], list[Row]] = {}
-    for row in rows:
-        lines.setdefault((row.kind, row.d, row.structure), []).append(row)
     found = []
-    for line in lines.values():
+    for line in grouped(rows, "kind", "d", "structure").values():
         line.sort(key=lambda row: row.n)
         fit = fitted([row.n for row in line], [row.touched + row.nodes for row in line])
         found.append(Growth(line[-1], None if fit is None else fit[0]))
@@ -287,14 +270,13 @@ def plot(rows: Sequence[Row], figure: "Figure") -> None:
             if name != FILTER:
                 right.loglog(dims, [1e6 * row.query for row in line], **look)
         label = name if name != FILTER else f"left by {LEADING} coordinates"
-        left.plot([], [], color=f"C{i}", label=label)
+        figures.entry(left, label, color=f"C{i}")
     for kind in kinds:
-        left.plot([], [], color="0.3", linestyle=styles[kind], label=f"{kind} points")
+        figures.entry(left, f"{kind} points", styles[kind], color="0.3")
     left.set(xscale="log", xlabel="dimensions", ylabel="share of the points touched")
     right.set(xlabel="dimensions", ylabel="microseconds a query")
-    for axes in (left, right):
-        axes.spines[["top", "right"]].set_visible(False)
-    right.legend(*left.get_legend_handles_labels(), fontsize="small", frameon=False)
+    figures.plain(left, right)
+    figures.legend(right, of=left)
 
 
 STUDY = Study(
@@ -314,7 +296,9 @@ STUDY = Study(
     plot=plot,
     findings=(
         Finding(
-            Topic(QUESTION, 2, "Many dimensions"),
+            QUESTION,
+            2,
+            "Many dimensions",
             "the bounds, n^(1−1/⌊d/2⌋) for a query of Part 1, take d for a small constant; what"
             " happens at the d of real heads, 64 to 128, is left open.",
             reach,

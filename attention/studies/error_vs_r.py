@@ -2,26 +2,15 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from ..decode import Decoder
 from ..rules import TopR
-from .heads import Head, captured, of_models, packaged
-from .study import (
-    CHECK,
-    EXPERIMENT,
-    Finding,
-    Study,
-    Table,
-    Topic,
-    Track,
-    check_least,
-    setting,
-    untracked,
-)
+from . import figures
+from .heads import MODULES, Head, Sources
+from .study import CHECK, EXPERIMENT, Finding, Study, Table, Track, grouped, setting, silent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -37,23 +26,15 @@ SINGLE_HEADS = 8
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(Sources):
     """What is run."""
 
-    queries: int = setting(128, "Queries a head.", quick=16)
     temperatures: tuple[float, ...] = setting(
         (0.5, 1.0, 2.0), "Temperatures that scores are divided by; 1 is always among them."
     )
-    captures: tuple[Path, ...] = setting((), "Files .npz with more heads.")
-    models: tuple[str, ...] = setting((), "Folders or hub names of transformers models.")
-    texts: tuple[str, ...] = setting(
-        ("topics", "source", "numbers"), "What they read: topics, source, numbers, files."
-    )
-    tokens: int = setting(4096, "Tokens that they read.", quick=1024)
 
     def __post_init__(self) -> None:
-        check_least("queries", (self.queries,), 1)
-        check_least("tokens", (self.tokens,), 16)
+        super().__post_init__()
         if not all(0.0 < each < float("inf") for each in self.temperatures):
             raise ValueError(f"temperatures: expected numbers above 0, got {self.temperatures}")
 
@@ -125,15 +106,11 @@ def measure(head: Head, temperature: float, decoder: Decoder) -> Iterator[Row]:
         )
 
 
-def run(settings: Settings, track: Track = untracked) -> list[Row]:
+def run(settings: Settings, track: Track = silent) -> list[Row]:
     """Measure every head at every temperature."""
-    heads = packaged(settings.queries)
-    for path in settings.captures:
-        heads += captured(path, settings.queries)
-    heads += of_models(settings.models, settings.texts, settings.tokens, settings.queries)
     temperatures = sorted({1.0, *settings.temperatures})
     rows: list[Row] = []
-    for head in track(heads, "heads"):
+    for head in track(settings.gather(), "heads"):
         decoder = head.decoder()
         for temperature in temperatures:
             rows += measure(head, temperature, decoder)
@@ -147,10 +124,7 @@ def needed(rows: Sequence[Row]) -> int:
 
 def by_head(rows: Sequence[Row]) -> dict[tuple[str, str, float], list[Row]]:
     """Rows of each (source, head, temperature)."""
-    found: dict[tuple[str, str, float], list[Row]] = {}
-    for row in rows:
-        found.setdefault((row.source, row.head, row.temperature), []).append(row)
-    return found
+    return grouped(rows, "source", "head", "temperature")
 
 
 def table(rows: Sequence[Row]) -> Table:
@@ -263,18 +237,17 @@ def plot(rows: Sequence[Row], figure: "Figure") -> None:
         colour = f"C{i if single else sources.index(source)}"
         _curves(left, right, mine, colour, 1.5 if single else 0.7)
         if single:
-            left.plot([], [], color=colour, label=f"{source} {head}")
+            figures.entry(left, f"{source} {head}", color=colour)
     if not single:
         for i, source in enumerate(sources):
-            left.plot([], [], color=f"C{i}", label=source)
+            figures.entry(left, source, color=f"C{i}")
     left.axhline(NEGLIGIBLE, color="0.6", linewidth=1.0)
     left.set(xlabel="share of keys read (dot: n^(4/5) keys)", ylabel="relative error (median)")
     left.set_ylim(1e-5, 3.0)
     right.set(xlabel="temperature", ylabel="mass missed by the n^(4/5) best keys")
     right.set_ylim(1e-7, 1.5)
-    for axes in (left, right):
-        axes.spines[["top", "right"]].set_visible(False)
-    left.legend(fontsize="small", frameon=False)
+    figures.plain(left, right)
+    figures.legend(left)
 
 
 def _curves(left: "Axes", right: "Axes", mine: Sequence[Row], colour: str, width: float) -> None:
@@ -295,9 +268,9 @@ STUDY = Study(
     title="Error against the number of keys read",
     about=(
         "Softmax attention over the r keys of largest score, against all keys in float64: on real"
-        " heads of a trained encoder, and on captured ones where they are given, at several"
-        " temperatures. All figures are medians over queries; the bound is the certificate that"
-        " comes with each output."
+        " heads of a trained encoder, on those of the packaged language model over texts of several"
+        " kinds, and on captured ones where they are given, at several temperatures. All figures"
+        " are medians over queries; the bound is the certificate that comes with each output."
     ),
     settings=Settings,
     row=Row,
@@ -306,16 +279,23 @@ STUDY = Study(
     plot=plot,
     findings=(
         Finding(
-            Topic(EXPERIMENT, 1, "Accuracy against the number of activated entries"),
+            EXPERIMENT,
+            1,
+            "Accuracy against the number of activated entries",
             "reading the n^(4/5) massively activated entries of softmax attention costs an error"
             " that is provably negligible.",
             accuracy,
         ),
         Finding(
-            Topic(CHECK, 1, "Accuracy under other conditions"),
+            CHECK,
+            1,
+            "Accuracy under other conditions",
             "the error falls as n^-(γ + (β1 − β2)‖q‖ − 1) for heads with massive activation; it is"
             " seen in the perplexity of three models on one text.",
             conditions,
         ),
     ),
+    wants=MODULES,
+    wanted_for="heads of models",
+    extra="torch",
 )

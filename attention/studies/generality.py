@@ -3,25 +3,24 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from ..rules import TopR
-from . import texts
-from .heads import Head, captured, gaussian, of_models, packaged
+from . import figures, texts
+from .heads import MODULES, Head, Sources, gaussian
 from .study import (
     CHECK,
     QUESTION,
     Finding,
     Study,
     Table,
-    Topic,
     Track,
     check_least,
+    grouped,
     setting,
-    untracked,
+    silent,
 )
 
 if TYPE_CHECKING:
@@ -36,31 +35,24 @@ POINTS = (0, 1 / 16, 1 / 4, 1)
 TRAINED = ("softmax", "relu")
 """Attention of the models that are trained here."""
 
-
 SHOWN = (("nearly", "o-", "99 % of the mass"), ("active", "s--", "any weight"))
 """Lines of the picture of training: figure, style, label."""
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(Sources):
     """What is run."""
 
-    queries: int = setting(128, "Queries a head.", quick=32)
     keys: int = setting(8192, "Keys of the Gaussian heads.", quick=2048)
-    captures: tuple[Path, ...] = setting((), "Files .npz with more heads.")
-    models: tuple[str, ...] = setting((), "Folders or hub names of transformers models.")
-    texts: tuple[str, ...] = setting(("topics",), "What they read: topics, source, numbers, files.")
-    tokens: int = setting(4096, "Tokens that they read.", quick=1024)
-    steps: int = setting(600, "Steps of training a small model here; 0: none.", quick=64)
+    steps: int = setting(200, "Steps of training a small model here; 0: none.", quick=64)
     layers: int = setting(3, "Its layers.", quick=2)
     heads: int = setting(4, "Its heads a layer.")
     head_dim: int = setting(32, "Their dimensions.", quick=16)
-    context: int = setting(512, "Bytes that it reads at once.", quick=256)
+    context: int = setting(256, "Bytes that it reads at once.")
 
     def __post_init__(self) -> None:
-        check_least("queries", (self.queries,), 1)
+        super().__post_init__()
         check_least("keys", (self.keys,), 64)
-        check_least("tokens", (self.tokens,), 16)
         check_least("steps", (self.steps,), 0)
         check_least("layers, heads, head-dim", (self.layers, self.heads, self.head_dim), 1)
         check_least("context", (self.context,), 16)
@@ -97,7 +89,9 @@ def row_of(head: Head, step: int | None = None, loss: float | None = None) -> Ro
     """Measure a head."""
     weights, lengths = weights_of(head, head.source == TRAINED[1]), head.lengths
     mass = np.cumsum(-np.sort(-weights, axis=1), axis=1)
-    reach = [((mass < share).sum(axis=1) + 1) / lengths for share in (0.9, 0.99)]
+    # A row without an active key needs none.
+    some = mass[:, -1] > 0.0
+    reach = [some * ((mass < share).sum(axis=1) + 1) / lengths for share in (0.9, HELD)]
     paper = np.array([TopR().count(int(n)) for n in lengths])
     missed = mass[:, -1] - mass[np.arange(len(mass)), paper - 1]
     scores = head.scores()
@@ -110,20 +104,15 @@ def row_of(head: Head, step: int | None = None, loss: float | None = None) -> Ro
         step,
         loss,
         len(head.key),
-        # A row without an active key needs none.
         *(float(min(1.0, np.median(each))) for each in figures[:4]),
         float(np.median(figures[4])),
     )
 
 
-def run(settings: Settings, track: Track = untracked) -> list[Row]:
+def run(settings: Settings, track: Track = silent) -> list[Row]:
     """Measure heads of every source, and train."""
-    heads = packaged(settings.queries)
-    for std in (1.0, 4.0):
-        heads.append(gaussian(settings.keys, 64, std, settings.queries))
-    for path in settings.captures:
-        heads += captured(path, settings.queries)
-    heads += of_models(settings.models, settings.texts, settings.tokens, settings.queries)
+    heads = settings.gather()
+    heads += [gaussian(settings.keys, 64, std, settings.queries) for std in (1.0, 4.0)]
     rows = [row_of(head) for head in track(heads, "heads")]
     if settings.steps and find_spec("torch") is not None:
         for kind in track(TRAINED, "training"):
@@ -166,10 +155,7 @@ class Group(NamedTuple):
 
 def groups(rows: Sequence[Row]) -> list[Group]:
     """Heads by source and step."""
-    found: dict[tuple[str, int | None], list[Row]] = {}
-    for row in rows:
-        found.setdefault((row.source, row.step), []).append(row)
-    return [Group(*key, mine) for key, mine in found.items()]
+    return [Group(*key, mine) for key, mine in grouped(rows, "source", "step").items()]
 
 
 def table(rows: Sequence[Row]) -> Table:
@@ -273,27 +259,24 @@ def plot(rows: Sequence[Row], figure: "Figure") -> None:
         for kind, colour in zip(TRAINED, ("C0", "C1"), strict=True):
             mine = [group for group in trained if group.source == kind]
             steps = [group.step for group in mine]
-            for name, style, what in (
-                ("nearly", "o-", "99 % of the mass"),
-                ("active", "s--", "any"),
-            ):
+            for name, style, what in SHOWN:
                 shares = [group.median(name) for group in mine]
                 label = f"{kind}: {what}"
                 panels[1].plot(steps, shares, style, color=colour, markersize=4, label=label)
         panels[1].set(xlabel="steps of training", ylabel="share of keys (median head)")
         panels[1].set_ylim(0.0, 1.05)
         panels[1].set_xscale("symlog", linthresh=10)
-    for axes in panels:
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(fontsize="small", frameon=False)
+    figures.plain(*panels)
+    figures.legend(*panels)
 
 
 STUDY = Study(
     name="generality",
     title="How general sparsity is",
     about=(
-        "How few keys hold the mass of a row: heads of a trained encoder, Gaussian ones, captured"
-        " ones and those of any transformers model by flags, and a very small causal model over"
+        "How few keys hold the mass of a row: heads of a trained encoder, those of the packaged"
+        " language model over texts of several kinds, Gaussian ones, captured ones and those of any"
+        " transformers model by flags, and a very small causal model over"
         " bytes that is trained here, with softmax and with ReLU attention, at several points of"
         " its training (where torch is installed). Medians over queries; causal ones in the second"
         " half of the text."
@@ -305,15 +288,22 @@ STUDY = Study(
     plot=plot,
     findings=(
         Finding(
-            Topic(QUESTION, 3, "Generality over architectures and training"),
+            QUESTION,
+            3,
+            "Generality over architectures and training",
             "sparsity is assumed, of Gaussian keys for ReLU and by massive activation for softmax;"
             " whether it holds over architectures and training is left open.",
             training,
         ),
         Finding(
-            Topic(CHECK, 3, "Sparsity patterns"),
+            CHECK,
+            3,
+            "Sparsity patterns",
             "n^(4/5) entries of a row are massively activated, and the rest may be dropped.",
             patterns,
         ),
     ),
+    wants=MODULES,
+    wanted_for="heads of models, and training",
+    extra="torch",
 )

@@ -1,7 +1,8 @@
 """Heads that studies look at: those that ship with the package, captured ones, Gaussian ones."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
@@ -11,11 +12,21 @@ import numpy as np
 from .. import data
 from ..decode import Decoder
 from . import texts
+from .study import check_least, setting
 
 PARTS = ("query", "key", "value")
 
 PACKAGED = "encoder"
 """Where the heads that ship with the package come from."""
+
+MODEL = "tiny_llama"
+"""Name of the language model that ships with the package."""
+
+MODULES = ("torch", "transformers")
+"""What models need."""
+
+BLOCK = 1 << 16
+"""Keys that are widened to float64 at once."""
 
 
 class Head(NamedTuple):
@@ -39,8 +50,10 @@ class Head(NamedTuple):
 
     def scores(self) -> np.ndarray:
         """Scores (m, n) float64; minus infinity where a key is not seen."""
-        found = self.query.astype(np.float64) @ self.key.T.astype(np.float64)
-        found /= math.sqrt(self.key.shape[1])
+        query = self.query.astype(np.float64) / math.sqrt(self.key.shape[1])
+        found = np.empty((len(query), len(self.key)))
+        for some in self._blocks():
+            found[:, some] = query @ self.key[some].T.astype(np.float64)
         found[np.arange(len(self.key)) >= self.lengths[:, None]] = -np.inf
         return found
 
@@ -48,7 +61,12 @@ class Head(NamedTuple):
         """Softmax attention (m, value_dim) over all that each query sees, in float64."""
         scores = self.scores()
         weights = np.exp(scores - scores.max(axis=1, keepdims=True))
-        return weights @ self.value.astype(np.float64) / weights.sum(axis=1, keepdims=True)
+        blocks = self._blocks()
+        sums = sum(weights[:, some] @ self.value[some].astype(np.float64) for some in blocks)
+        return sums / weights.sum(axis=1, keepdims=True)
+
+    def _blocks(self) -> Iterator[slice]:
+        return (slice(a, a + BLOCK) for a in range(0, len(self.key), BLOCK))
 
 
 def every(source: str, name: str, arrays: Iterable[np.ndarray], queries: int) -> Head:
@@ -155,24 +173,65 @@ def gaussian(n: int, d: int, std: float, queries: int, seed: int = 0) -> Head:
     return every("gaussian", f"std {std:g}", (query, key, value), queries)
 
 
+def located(model: str) -> str:
+    """Folder of the model that ships with the package; any other name as it is.
+
+    Examples
+    --------
+    >>> from attention.studies.heads import located
+    >>> located("of/mine")
+    'of/mine'
+    """
+    return str(data.tiny_llama()) if model == MODEL else model
+
+
 def of_models(models: Sequence[str], kinds: Sequence[str], tokens: int, queries: int) -> list[Head]:
     """Heads of transformers models that read texts; see `capture.of_model` and `texts.read`.
+
+    Where torch or transformers is not installed, the packaged model has none.
 
     Raises
     ------
     ValueError
-        torch or transformers is not installed; no such model or text.
+        torch or transformers is not installed, and another model is asked for; no such model or
+        text.
     """
-    if not models:
-        return []
-    missing = [name for name in ("torch", "transformers") if find_spec(name) is None]
-    if missing:
+    missing = [name for name in MODULES if find_spec(name) is None]
+    if missing and any(name != MODEL for name in models):
         raise ValueError(f"models: expected {', '.join(missing)} to be installed (extra torch)")
+    if missing or not models:
+        return []
     from .capture import of_model
 
     return [
         head
-        for name in models
+        for name in map(located, models)
         for kind in kinds
         for head in of_model(name, texts.read(kind), kind, tokens=tokens, queries=queries)
     ]
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Which heads are looked at: settings that studies share."""
+
+    queries: int = setting(64, "Queries a head.", quick=16)
+    captures: tuple[Path, ...] = setting((), "Files .npz with more heads.")
+    models: tuple[str, ...] = setting(
+        (MODEL,), "Folders or hub names of transformers models; a comma alone: none."
+    )
+    texts: tuple[str, ...] = setting(
+        ("docstrings", "source", "numbers"), f"What they read: {', '.join(texts.KINDS)}, files."
+    )
+    tokens: int = setting(4096, "Tokens that they read.", quick=1024)
+
+    def __post_init__(self) -> None:
+        check_least("queries", (self.queries,), 1)
+        check_least("tokens", (self.tokens,), 16)
+
+    def gather(self) -> list[Head]:
+        """Packaged heads, captured ones, those of models."""
+        found = packaged(self.queries)
+        for path in self.captures:
+            found += captured(path, self.queries)
+        return found + of_models(self.models, self.texts, self.tokens, self.queries)

@@ -7,24 +7,15 @@ itself, chunk by chunk, so that logits of a chunk are all that is held.
 import inspect
 import math
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from transformers import (
-    AttentionInterface,
-    AttentionMaskInterface,
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    DynamicCache,
-    PreTrainedModel,
-)
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import sdpa_mask
+from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache, PreTrainedModel
 
 from .. import huggingface
 from ..rules import Rule, TopR
+from .probes import Probe, attending, watched
 
 CHUNK = 1024
 """Tokens read at once."""
@@ -106,17 +97,6 @@ def cache_argument(model: PreTrainedModel) -> str:
     return "cache" if "cache" in names else "past_key_values"
 
 
-@contextmanager
-def attending(reader: Reader, implementation: str) -> Iterator[None]:
-    """Set the model's attention for the time of a ``with`` block."""
-    before = reader.model.config._attn_implementation
-    reader.model.set_attn_implementation(implementation)
-    try:
-        yield
-    finally:
-        reader.model.set_attn_implementation(before)
-
-
 class ByRule(NamedTuple):
     """What a model makes of a text by a rule."""
 
@@ -129,14 +109,14 @@ def perplexity_by(reader: Reader, rule: Rule) -> ByRule:
     """Perplexity with every layer following a rule, and what that read."""
     config = huggingface.HSRConfig(prefill=rule, decode=rule, dense_below=0)
     huggingface.register(config, "hsr-study")
-    with attending(reader, "hsr-study"), huggingface.statistics() as collected:
+    with attending(reader.model, "hsr-study"), huggingface.statistics() as collected:
         found = perplexity(reader)
     bound = max(float(of.bound.max()) for of in collected.layers.values())
     return ByRule(found, collected.share_read(), bound)
 
 
-class MassProbe:
-    """Attention that is torch's, and adds up the mass of each query's n^(4/5) best keys.
+class MassProbe(Probe):
+    """Adds up the mass of each query's n^(4/5) best keys; a batch of one.
 
     Parameters
     ----------
@@ -149,27 +129,21 @@ class MassProbe:
         self.sums: dict[int, torch.Tensor] = {}
         self.counts: dict[int, int] = {}
 
-    def __call__(
+    def look(
         self,
         module: torch.nn.Module,
         query: torch.Tensor,
         key: torch.Tensor,
         value: torch.Tensor,
-        attention_mask: torch.Tensor | None,
-        scaling: float | None = None,
-        **more: Any,
-    ) -> tuple[torch.Tensor, None]:
-        """Attend as transformers does by "sdpa"; a batch of one."""
+        scale: float,
+    ) -> None:
+        """Look at evenly spaced queries."""
         length, n = query.shape[2], key.shape[2]
         picked = torch.linspace(0, length - 1, min(self.queries, length)).long().unique()
-        scale = query.shape[-1] ** -0.5 if scaling is None else scaling
         layer = module.layer_idx
         held = _mass_of_best(query[0, :, picked], key[0], scale, picked + (n - length) + 1)
         self.sums[layer] = self.sums.get(layer, 0.0) + held.sum(dim=1)
         self.counts[layer] = self.counts.get(layer, 0) + len(picked)
-        return sdpa_attention_forward(
-            module, query, key, value, attention_mask, scaling=scaling, **more
-        )
 
     def shares(self) -> np.ndarray:
         """Mean share of the mass, (layers, heads)."""
@@ -205,9 +179,7 @@ def mass_of_best(reader: Reader, queries: int) -> np.ndarray:
         Of each head and chunk that are looked at.
     """
     probe = MassProbe(queries)
-    AttentionInterface.register("mass-probe", probe)
-    AttentionMaskInterface.register("mass-probe", sdpa_mask)
-    with attending(reader, "mass-probe"):
+    with watched(reader.model, probe):
         _exhaust(_read(reader))
     return probe.shares()
 

@@ -11,20 +11,9 @@ import halfspace
 from halfspace.shallow_cuttings import MOST_DIMENSIONS
 
 from ..cache import KVCache
-from . import clouds, timing
+from . import clouds, figures, timing
 from .exponents import fitted
-from .study import (
-    CHECK,
-    Finding,
-    Study,
-    Table,
-    Topic,
-    Track,
-    check_known,
-    check_least,
-    setting,
-    untracked,
-)
+from .study import CHECK, Finding, Study, Table, Track, check_least, grouped, setting, silent
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -33,6 +22,9 @@ PART_2 = "ShallowCuttings"
 
 FREE = "ShallowCuttings, more levels"
 """Part 2 with as much memory as its levels take, within `Settings.limit`."""
+
+WARM = 1 << 12
+"""Points of indexes that are built first, so that nothing is compiled while it is timed."""
 
 CACHE = "KVCache"
 """Keys and values of a head; its bytes are compared with those of both."""
@@ -63,9 +55,7 @@ class Settings:
     limit: int = setting(512, "Megabytes that Part 2 may take.", quick=64)
 
     def __post_init__(self) -> None:
-        check_least("dims", self.dims, 2, most=1024)
-        check_least("exponents", self.exponents, 6, most=26)
-        check_known("kinds", self.kinds, clouds.KINDS)
+        clouds.check(self.kinds, self.dims, self.exponents)
         check_least("limit", (self.limit,), 1)
 
 
@@ -95,16 +85,14 @@ def able(name: str, d: int, settings: Settings) -> bool:
     return name != "PartitionTree" or d <= settings.tree_dims
 
 
-def run(settings: Settings, track: Track = untracked) -> list[Row]:
+def run(settings: Settings, track: Track = silent) -> list[Row]:
     """Build everything over every cloud."""
     for d, (name, make) in product((3, 16), (MAKERS | {CACHE: _cache}).items()):
         if able(name, d, settings):
-            make(clouds.make("iid", 1 << 8, d, 1).points)  # compiles
+            make(clouds.make("iid", WARM, d, 1).points)
     rows: list[Row] = []
-    cases = [*product(settings.kinds, settings.dims, settings.exponents)]
-    for kind, d, exponent in track(cases, "clouds"):
-        n = clouds.largest(kind, d, 1 << exponent)
-        if n:
+    for kind, d in track([*product(settings.kinds, settings.dims)], "clouds"):
+        for n in clouds.sizes(kind, d, settings.exponents):
             rows += measure(kind, clouds.make(kind, n, d, 1).points, settings)
     return rows
 
@@ -149,11 +137,8 @@ class Growth(NamedTuple):
 
 def growths(rows: Sequence[Row]) -> list[Growth]:
     """Exponents of every structure, kind and dimension."""
-    lines: dict[tuple[str, str, int], list[Row]] = {}
-    for row in rows:
-        lines.setdefault((row.structure, row.kind, row.d), []).append(row)
     found = []
-    for key, line in lines.items():
+    for key, line in grouped(rows, "structure", "kind", "d").items():
         line.sort(key=lambda row: row.n)
         n = [row.n for row in line]
         fits = [fitted(n, [getattr(row, name) for row in line]) for name in ("nbytes", "build")]
@@ -270,13 +255,12 @@ def plot(rows: Sequence[Row], figure: "Figure") -> None:
             )
             sizes = [row.n for row in line]
             right.loglog(sizes, [row.nbytes / 1e6 for row in line], style, color=f"C{i}")
-        right.plot([], [], color=f"C{i}", label=f"d = {d}")
-    right.plot([], [], "-", color="0.3", label="Part 2, more levels")
-    right.plot([], [], "--", color="0.3", label="k-d tree")
+        figures.entry(right, f"d = {d}", color=f"C{i}")
+    figures.entry(right, "Part 2, more levels", "-", color="0.3")
+    figures.entry(right, "k-d tree", "--", color="0.3")
     right.set(xlabel="points", ylabel="megabytes", title=f"{kind} points")
-    for axes in (left, right):
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(fontsize="small", frameon=False)
+    figures.plain(left, right)
+    figures.legend(left, right)
 
 
 STUDY = Study(
@@ -294,7 +278,9 @@ STUDY = Study(
     plot=plot,
     findings=(
         Finding(
-            Topic(CHECK, 2, "Memory and the constants of the structures"),
+            CHECK,
+            2,
+            "Memory and the constants of the structures",
             "Part 1 takes O(n log n) to build and Part 2 O(n^⌊d/2⌋); constants, and the memory of"
             " either, are not given.",
             constants,

@@ -12,19 +12,8 @@ import halfspace
 from halfspace.shallow_cuttings import MOST_DIMENSIONS
 
 from ..rules import TopR
-from . import clouds, timing
-from .study import (
-    EXPERIMENT,
-    Finding,
-    Study,
-    Table,
-    Topic,
-    Track,
-    check_known,
-    check_least,
-    setting,
-    untracked,
-)
+from . import clouds, figures, timing
+from .study import EXPERIMENT, Finding, Study, Table, Track, check_least, grouped, setting, silent
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -34,6 +23,9 @@ PARTS = {"PartitionTree": 1, "ShallowCuttings": 2}
 
 ALONE = 16
 """Queries that are asked one by one in a round."""
+
+WARM = 1 << 12
+"""Points of an index that is built first, so that nothing is compiled while it is timed."""
 
 
 @dataclass(frozen=True)
@@ -47,12 +39,10 @@ class Settings:
     kinds: tuple[str, ...] = setting(("iid", "sphere"), "Kinds of points.")
     few: int = setting(64, "Points of a small report; a large one has n^(4/5).")
     queries: int = setting(256, "Queries of a batch.", quick=64)
-    rounds: int = setting(9, "Rounds of timing.")
+    rounds: int = setting(9, "Rounds of timing.", quick=5)
 
     def __post_init__(self) -> None:
-        check_least("dims", self.dims, 2, most=MOST_DIMENSIONS)
-        check_least("exponents", self.exponents, 7, most=26)
-        check_known("kinds", self.kinds, clouds.KINDS)
+        clouds.check(self.kinds, self.dims, self.exponents, most=MOST_DIMENSIONS, least=7)
         check_least("few", (self.few,), 1, most=64)
         check_least("queries", (self.queries,), ALONE)
         check_least("rounds", (self.rounds,), 1)
@@ -80,20 +70,19 @@ def build(name: str, points: np.ndarray, k: int) -> halfspace.Index:
     return getattr(halfspace, name)(points, **options)
 
 
-def run(settings: Settings, track: Track = untracked) -> list[Row]:
+def run(settings: Settings, track: Track = silent) -> list[Row]:
     """Build and ask both structures over every cloud."""
-    warm = clouds.make("iid", 1 << 8, 2, ALONE)
+    warm = clouds.make("iid", WARM, 2, ALONE)
     for name in PARTS:
         index = build(name, warm.points, 8)
         index.report(warm.normals, clouds.offsets(warm, 8))
         index.report(warm.normals[0], 1.0)
     rows: list[Row] = []
-    cases = [*product(settings.kinds, settings.dims, settings.exponents)]
-    for kind, d, exponent in track(cases, "clouds"):
-        n = clouds.largest(kind, d, 1 << exponent)
-        cloud = clouds.make(kind, n, d, settings.queries)
-        for k in (settings.few, TopR().count(n)):
-            rows += measure(kind, cloud, k, settings.rounds)
+    for kind, d in track([*product(settings.kinds, settings.dims)], "clouds"):
+        for n in clouds.sizes(kind, d, settings.exponents):
+            cloud = clouds.make(kind, n, d, settings.queries)
+            for k in (settings.few, TopR().count(n)):
+                rows += measure(kind, cloud, k, settings.rounds)
     return rows
 
 
@@ -151,11 +140,9 @@ class Pair(NamedTuple):
 
 def pairs(rows: Sequence[Row]) -> list[Pair]:
     """Rows of the two parts, side by side."""
-    found: dict[tuple, dict[int, Row]] = {}
-    for row in rows:
-        mine = found.setdefault((row.kind, row.d, row.n, row.k), {})
-        mine[PARTS[row.structure]] = row
-    return [Pair(mine[1], mine[2]) for mine in found.values() if len(mine) == 2]
+    both = grouped(rows, "kind", "d", "n", "k").values()
+    ordered = (sorted(mine, key=lambda row: PARTS[row.structure]) for mine in both)
+    return [Pair(*mine) for mine in ordered if len(mine) == 2]
 
 
 def table(rows: Sequence[Row]) -> Table:
@@ -249,18 +236,18 @@ def plot(rows: Sequence[Row], figure: "Figure") -> None:
             queries = np.geomspace(1, 1e6, 60)
             for row, style in zip(pair, ("--", "-"), strict=True):
                 axes.loglog(queries, row.build + queries * row.batch, style, color=f"C{i}")
-            axes.plot([], [], color=f"C{i}", label=f"{pair.one.kind} d = {pair.one.d}")
+            figures.entry(axes, f"{pair.one.kind} d = {pair.one.d}", color=f"C{i}")
             where = pair.crossover("batch")
             if 1 <= where <= 1e6:
                 axes.plot(where, pair.two.build + where * pair.two.batch, "o", color=f"C{i}")
         axes.axvline(mine[0].one.n, color="0.7", linewidth=1.0)
         axes.set_title(f"reports of {k:,} of {mine[0].one.n:,} points", fontsize="medium")
         axes.set_xlabel("queries (grey line: as many as keys)")
-        axes.spines[["top", "right"]].set_visible(False)
     panels[0].set_ylabel("seconds to build and ask")
-    panels[-1].plot([], [], "--", color="0.3", label="Part 1")
-    panels[-1].plot([], [], "-", color="0.3", label="Part 2 (dot: ahead from here)")
-    panels[-1].legend(fontsize="small", frameon=False)
+    figures.entry(panels[-1], "Part 1", "--", color="0.3")
+    figures.entry(panels[-1], "Part 2 (dot: ahead from here)", "-", color="0.3")
+    figures.plain(*panels)
+    figures.legend(panels[-1])
 
 
 STUDY = Study(
@@ -279,7 +266,9 @@ STUDY = Study(
     plot=plot,
     findings=(
         Finding(
-            Topic(EXPERIMENT, 3, "Part 1 against Part 2"),
+            EXPERIMENT,
+            3,
+            "Part 1 against Part 2",
             "Part 2, build O(n^⌊d/2⌋) and query O(log n + k), is for decoding, where keys stay;"
             " Part 1, build O(n log n) and query O(n^(1−1/⌊d/2⌋) + k), for prefilling.",
             crossover,

@@ -6,18 +6,15 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from ..data import tiny_llama
 from ..rules import Error, Rule, Sampled, TopR
-from . import texts
-from .study import EXPERIMENT, Finding, Study, Table, Topic, Track, setting, untracked
+from . import figures, texts
+from .heads import MODEL, MODULES, located
+from .study import EXPERIMENT, Finding, Study, Table, Track, setting, silent
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from .language_model import Reader
-
-PACKAGED = "tiny_llama"
-"""Name of the model that comes with this package."""
 
 KNEE = 0.01
 """Share by which perplexity may be larger than that of dense attention, below the knee."""
@@ -30,8 +27,8 @@ PROBED = 32
 class Settings:
     """What is run."""
 
-    model: str = setting(PACKAGED, "Folder or name on the hub of a causal language model.")
-    text: str = setting("topics", "What it reads: topics, source, numbers, a text file.")
+    model: str = setting(MODEL, "Folder or name on the hub of a causal language model.")
+    text: str = setting("docstrings", f"What it reads: {', '.join(texts.KINDS)}, a text file.")
     r: tuple[int, ...] = setting(
         (4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048),
         "Keys that each query reads: TopR(r).",
@@ -78,15 +75,13 @@ class Row(NamedTuple):
     context: int
 
 
-def run(settings: Settings, track: Track = untracked) -> list[Row]:
+def run(settings: Settings, track: Track = silent) -> list[Row]:
     """Read the text by dense attention and by each rule."""
     from .language_model import perplexity, read_text
 
-    text = texts.read(settings.text)
-    name = str(tiny_llama()) if settings.model == PACKAGED else settings.model
     reader = read_text(
-        name,
-        text,
+        located(settings.model),
+        texts.read(settings.text),
         tokens=settings.tokens,
         context=settings.context,
         dtype=settings.dtype,
@@ -221,9 +216,8 @@ def plot(rows: Sequence[Row], figure: "Figure") -> None:
         increases = [max(abs(increase(row, rows)), LEAST_DRAWN) for row in mine]
         right.plot([row.read for row in mine], increases, "o-", label=kind)
     right.set(xlabel="share of keys read", ylabel="|change of perplexity|", yscale="log")
-    for axes in (left, right):
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(frameon=False)
+    figures.plain(left, right)
+    figures.legend(left, right)
 
 
 LEAST_DRAWN = 1e-7
@@ -247,23 +241,29 @@ STUDY = Study(
     plot=plot,
     findings=(
         Finding(
-            Topic(EXPERIMENT, 1, "Perplexity against the number of activated entries"),
+            EXPERIMENT,
+            1,
+            "Perplexity against the number of activated entries",
             "with softmax over the top r of 32,768 keys, the perplexity of Llama 3.1 8B, Mistral"
             " Nemo 12B and Phi 3.5 Mini rises only for very small r.",
             by_number,
         ),
         Finding(
-            Topic(EXPERIMENT, 1, "Perplexity against certified error"),
+            EXPERIMENT,
+            1,
+            "Perplexity against certified error",
             "nothing: errors of outputs are bounded before the keys are known, not certified.",
             by_error,
         ),
         Finding(
-            Topic(EXPERIMENT, 1, "Mass of the n^(4/5) best keys"),
+            EXPERIMENT,
+            1,
+            "Mass of the n^(4/5) best keys",
             "the n^(4/5) massively activated entries hold nearly all of the mass, so that the error"
             " of leaving out the others is provably negligible.",
             by_mass,
         ),
     ),
-    requires=("torch", "transformers"),
+    requires=MODULES,
     extra="torch",
 )

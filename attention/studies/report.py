@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import halfspace
 
-from . import NAMES, load
+from . import NAMES, load, timing
 from .study import GROUPS, Finding, Study, Table
 
 PACKAGES = ("numpy", "numba", "scipy", "torch", "transformers")
@@ -52,6 +52,7 @@ def machine() -> dict[str, Any]:
         if hasattr(os, "sched_getaffinity")
         else os.cpu_count() or 1,
         "threads": halfspace.get_threads(),
+        "clock": timing.clock(),
         "python": platform.python_version(),
         **{name: found for name in PACKAGES if (found := _version(name))},
     }
@@ -158,7 +159,8 @@ def markdown(table: Table) -> str:
 
 def command(outcome: Outcome) -> str:
     """The command that runs it again."""
-    defaults, flags = asdict(outcome.study.settings()), []
+    defaults = asdict(outcome.study.settings())
+    flags = ["--processor-time"] if _shared(outcome.machine) else []
     for name, value in outcome.settings.items():
         if _plain(value) != _plain(defaults[name]):
             flags.append(f"--{name.replace('_', '-')} {_plain(value)}")
@@ -166,15 +168,17 @@ def command(outcome: Outcome) -> str:
 
 
 def _plain(value: Any) -> str:
-    return ",".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
+    """A value as a flag; no values are a comma alone."""
+    if not isinstance(value, tuple | list):
+        return str(value)
+    return ",".join(map(str, value)) or ","
 
 
 def page(outcome: Outcome) -> str:
     """A study's page: what it is, what was found, its picture, its table."""
     study, where = outcome.study, outcome.machine
     findings = "\n\n".join(
-        f"**{finding.topic.group} {finding.topic.number}.** {text}"
-        for finding, text in outcome.findings()
+        f"**{finding.group} {finding.number}.** {text}" for finding, text in outcome.findings()
     )
     return f"""# {study.title}
 
@@ -186,15 +190,30 @@ def page(outcome: Outcome) -> str:
 
 {markdown(study.table(outcome.rows))}
 
-`{command(outcome)}` took {outcome.seconds:.0f} s on {_place(where)}.
+`{command(outcome)}` took {_taken(outcome)} on {_place(where)}.
 All rows: [{study.name}.json]({study.name}.json).
 """
 
 
+def _taken(outcome: Outcome) -> str:
+    """How long it took, and by which clock it and all in it was timed."""
+    by = " of processor time, the clock of all times here," if _shared(outcome.machine) else ""
+    return f"{outcome.seconds:.0f} s{by}"
+
+
+def _shared(where: dict[str, Any]) -> bool:
+    return where.get("clock") == timing.PROCESSOR
+
+
+def _cores(*counts: int) -> str:
+    """So many cores; of several runs, any of these numbers."""
+    several = sorted(set(counts))
+    return f"{' or '.join(map(str, several))} core{'s' * (several != [1])}"
+
+
 def _place(where: dict[str, Any]) -> str:
-    cores = where["cores"]
     versions = ", ".join(f"{name} {where[name]}" for name in PACKAGES if name in where)
-    return f"{cores} core{'s' * (cores != 1)} of {where['processor']} ({versions})"
+    return f"{_cores(where['cores'])} of {where['processor']} ({versions})"
 
 
 class Shelf(NamedTuple):
@@ -233,20 +252,19 @@ def readme(found: Sequence[Outcome]) -> str:
         "What [HSR-Enhanced Sparse Attention](https://arxiv.org/abs/2410.10165) leaves open, asks"
         " to be measured and asks to be checked, answered by runs that anyone can repeat:"
         " `python -m attention study all` makes this page and all behind it"
-        " (needs the extras `cli` and `plot`; `--quick` for smaller ones). Every sentence under"
-        " *Found* is computed from the rows of its run, good or bad.",
+        " (needs the extras `cli` and `plot`, and `torch` for models; each ends in minutes,"
+        " `--quick` is for smaller ones, `--processor-time` for a core that others use too). Every"
+        " sentence under *Found* is computed from the rows of its run, good or bad, and times are"
+        f" of {_cores(*(one.machine['cores'] for one in found))}.",
     ]
-    stated = [
-        (finding.topic, one, finding, text) for one in found for finding, text in one.findings()
-    ]
+    stated = [(finding, one.study.name, text) for one in found for finding, text in one.findings()]
     for group in GROUPS:
-        mine = sorted((each for each in stated if each[0].group == group), key=lambda e: e[0][1])
+        mine = [each for each in stated if each[0].group == group]
         if mine:
             parts.append(f"## {group}s")
-        for topic, one, finding, text in mine:
-            name = one.study.name
+        for finding, name, text in sorted(mine, key=lambda each: each[0].number):
             parts += [
-                f"### {topic.number}. {topic.title}",
+                f"### {finding.number}. {finding.title}",
                 f"*The paper:* {finding.paper}",
                 f"*Found* ([{name}]({name}.md)): {text}",
             ]

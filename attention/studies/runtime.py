@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from ..attended import Attended
+from ..decode import Decoder
 from ..heads import softmax_attention
 from ..rules import Error, Rule, Sampled
-from . import timing
+from . import figures, timing
 from .dense_rivals import rivals
 from .heads import Head, gaussian, packaged
-from .study import EXPERIMENT, Finding, Study, Table, Topic, Track, check_least, setting, untracked
+from .study import EXPERIMENT, Finding, Study, Table, Track, check_least, grouped, setting, silent
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -52,16 +53,22 @@ class Settings:
     exponents: tuple[int, ...] = setting(
         (10, 12, 14, 16, 18, 20), "Keys, as powers of 2.", quick=(10, 13, 16)
     )
+    chunk_exponents: tuple[int, ...] = setting(
+        (10, 12, 14, 16, 18),
+        f"Those of them that are asked {CHUNK_QUERIES} queries a call too.",
+        quick=(10, 13, 16),
+    )
     prefill_exponents: tuple[int, ...] = setting(
-        (10, 11, 12, 13), "Tokens of whole prompts, as powers of 2.", quick=(10, 11)
+        (10, 12, 14), "Tokens of whole prompts, as powers of 2.", quick=(10, 11)
     )
     eps: float = setting(0.01, "Error of a coordinate that is allowed; five times that if sampled.")
-    rounds: int = setting(7, "Rounds of timing.", quick=3)
+    rounds: int = setting(5, "Rounds of timing; half as many of prompts.", quick=3)
 
     def __post_init__(self) -> None:
         check_least("dims", self.dims, 1, most=1024)
         check_least("stds", self.stds, 0.0, most=1e3)
         check_least("exponents", self.exponents, 4, most=26)
+        check_least("chunk-exponents", self.chunk_exponents, 4, most=26)
         check_least("prefill-exponents", self.prefill_exponents, 4, most=18)
         check_least("eps", (self.eps,), 1e-12, most=1.0)
         check_least("rounds", (self.rounds,), 1)
@@ -90,15 +97,15 @@ class Row(NamedTuple):
         return self.dense / self.seconds
 
 
-def run(settings: Settings, track: Track = untracked) -> list[Row]:
+def run(settings: Settings, track: Track = silent) -> list[Row]:
     """Time everybody on every head."""
     rows: list[Row] = []
     cases = [*product(settings.dims, sorted(settings.exponents))]
     for d, exponent in track(cases, "decoding"):
-        for head in _gaussians(1 << exponent, d, settings.stds):
-            rows += indexed(head, settings)
+        ways = (DECODE, CHUNK) if exponent in settings.chunk_exponents else (DECODE,)
+        rows += indexed([*_gaussians(1 << exponent, d, settings.stds)], settings, ways)
     for head in track(packaged(FRESH), "real heads"):
-        rows += indexed(head, settings)
+        rows += indexed([head], settings, (DECODE, CHUNK))
     cases = [*product(settings.dims, sorted(settings.prefill_exponents))]
     for d, exponent in track(cases, "prompts"):
         for head in _gaussians(1 << exponent, d, settings.stds, whole=True):
@@ -113,33 +120,38 @@ def _gaussians(n: int, d: int, stds: Sequence[float], whole: bool = False) -> It
         yield head._replace(name=f"std {std:g}", query=head.query * np.float32(std))
 
 
-def indexed(head: Head, settings: Settings) -> Iterator[Row]:
-    """Rows of a head whose keys are indexed before: one query a call, and many."""
-    decoder, build = timing.timed(head.decoder)
-    for way, size in ((DECODE, 1), (CHUNK, CHUNK_QUERIES)):
-        starts = range(0, len(head.query) - size + 1, size)
-        queries = _in_turns(head.query, cycle(starts), size)
-        rules = {
-            name: make(settings.eps)
-            for name, make in RULES.items()
-            if way == DECODE or name == "Error"
-        }
+def indexed(heads: Sequence[Head], settings: Settings, ways: Sequence[str]) -> Iterator[Row]:
+    """Rows of heads of the same keys, which are indexed before: one query a call, and many."""
+    decoder, build = timing.timed(heads[0].decoder)
+    for head, way in product(heads, ways):
+        yield from asked(head, decoder, build, way, settings)
 
-        def ours(rule: Rule, some: np.ndarray) -> Attended:
-            return decoder.softmax(some, rule, dtype=np.float32)
 
-        tasks: dict[str, Callable[[], object]] = {
-            name: lambda rule=rule, queries=queries: ours(rule, queries())
-            for name, rule in rules.items()
-        }
-        tasks |= rivals(head, queries, causal=False)
-        timing.medians(tasks, 1)  # compiles
-        taken = timing.medians(tasks, settings.rounds)
-        for name, rule in rules.items():
-            asked = [np.arange(start, start + size) for start in starts[:CHECKED]]
-            got = [ours(rule, head.query[some]) for some in asked]
-            checks = _checks(head, np.concatenate(asked), got)
-            yield _row(way, head, name, taken, size, build, checks)
+def asked(
+    head: Head, decoder: Decoder, build: float, way: str, settings: Settings
+) -> Iterator[Row]:
+    """Rows of a head whose keys are in a decoder, a row a rule."""
+    size = {DECODE: 1, CHUNK: CHUNK_QUERIES}[way]
+    starts = range(0, len(head.query) - size + 1, size)
+    queries = _in_turns(head.query, cycle(starts), size)
+    rules = {
+        name: make(settings.eps) for name, make in RULES.items() if way == DECODE or name == "Error"
+    }
+
+    def ours(rule: Rule, some: np.ndarray) -> Attended:
+        return decoder.softmax(some, rule, dtype=np.float32)
+
+    tasks: dict[str, Callable[[], object]] = {
+        name: lambda rule=rule: ours(rule, queries()) for name, rule in rules.items()
+    }
+    tasks |= rivals(head, queries, causal=False)
+    timing.medians(tasks, 1)  # compiles
+    taken = timing.medians(tasks, settings.rounds)
+    for name, rule in rules.items():
+        places = [np.arange(start, start + size) for start in starts[:CHECKED]]
+        got = [ours(rule, head.query[some]) for some in places]
+        checks = _checks(head, np.concatenate(places), got)
+        yield _row(way, head, name, taken, size, build, checks)
 
 
 def _in_turns(rows: np.ndarray, starts: Iterator[int], size: int) -> Callable[[], np.ndarray]:
@@ -215,10 +227,7 @@ Line = tuple[str, str, int, str]
 
 def lines(rows: Sequence[Row]) -> dict[Line, list[Row]]:
     """Rows of each way, head, dimension and rule by growing n."""
-    found: dict[Line, list[Row]] = {}
-    for row in sorted(rows, key=lambda row: row.n):
-        found.setdefault((row.way, row.head, row.d, row.rule), []).append(row)
-    return found
+    return grouped(sorted(rows, key=lambda row: row.n), "way", "head", "d", "rule")
 
 
 def crossover(line: Sequence[Row]) -> int | None:
@@ -287,10 +296,10 @@ def _paid(row: Row) -> str:
 
 def speed(rows: Sequence[Row]) -> str:
     """Experiment 2: from which context length on it is faster than dense, by how much."""
-    grouped = lines(rows)
+    found = lines(rows)
     told = []
     for way in TITLES:
-        mine = [line for key, line in grouped.items() if key[0] == way]
+        mine = [line for key, line in found.items() if key[0] == way]
         if mine:
             told.append(_of_way(way, mine))
     broken = sum(row.broken for row in rows)
@@ -318,15 +327,15 @@ def _of_way(way: str, mine: Sequence[Sequence[Row]]) -> str:
 
 def plot(rows: Sequence[Row], figure: "Figure") -> None:
     """Times as fast as dense against n, a panel a way."""
-    grouped = lines(rows)
-    ways = [way for way in TITLES if any(key[0] == way for key in grouped)]
+    found = lines(rows)
+    ways = [way for way in TITLES if any(key[0] == way for key in found)]
     panels = figure.subplots(1, len(ways), squeeze=False, sharey=True)[0]
-    heads = list(dict.fromkeys(key[1] for key in grouped if key[0] == DECODE))
-    heads += [key[1] for key in grouped if key[1] not in heads]
-    dims = sorted({key[2] for key in grouped})
+    heads = list(dict.fromkeys(key[1] for key in found if key[0] == DECODE))
+    heads += [key[1] for key in found if key[1] not in heads]
+    dims = sorted({key[2] for key in found})
     marks = dict(zip(dims, "osD^vP*X", strict=False))
     for axes, way in zip(panels, ways, strict=True):
-        for (mine, head, d, rule), line in grouped.items():
+        for (mine, head, d, rule), line in found.items():
             if mine == way:
                 axes.loglog(
                     [row.n for row in line],
@@ -340,20 +349,17 @@ def plot(rows: Sequence[Row], figure: "Figure") -> None:
         axes.axhline(1.0, color="0.6", linewidth=1.0)
         axes.set_title(TITLES[way], fontsize="medium")
         axes.set_xlabel("keys")
-        axes.spines[["top", "right"]].set_visible(False)
+        axes.set_xscale("log", base=2)
+    figures.plain(*panels)
     panels[0].set_ylabel("times as fast as dense")
     for i, head in enumerate(heads):
-        panels[-1].plot([], [], color=f"C{i}", label=head)
+        figures.entry(panels[-1], head, color=f"C{i}")
     for d in dims:
-        panels[-1].plot([], [], marks.get(d, "."), color="0.3", markersize=4, label=f"d = {d}")
-    panels[-1].plot([], [], "-", color="0.3", label="Error")
-    panels[-1].plot([], [], ":", color="0.3", label="Sampled")
-    figure.legend(
-        *panels[-1].get_legend_handles_labels(),
-        loc="outside right upper",
-        fontsize="small",
-        frameon=False,
-    )
+        figures.entry(panels[-1], f"d = {d}", marks.get(d, "."), color="0.3", markersize=4)
+    figures.entry(panels[-1], "Error", "-", color="0.3")
+    figures.entry(panels[-1], "Sampled", ":", color="0.3")
+    named = panels[-1].get_legend_handles_labels()
+    figure.legend(*named, loc="outside right upper", **figures.LEGEND)
 
 
 STUDY = Study(
@@ -372,7 +378,9 @@ STUDY = Study(
     plot=plot,
     findings=(
         Finding(
-            Topic(EXPERIMENT, 2, "Running time against dense attention"),
+            EXPERIMENT,
+            2,
+            "Running time against dense attention",
             "O(m n^(4/5)) instead of O(m n) for decoding, O(m n^(1−1/⌊d/2⌋) + m n^(4/5)) for"
             " prefilling, by proof; perplexities are measured, times are not.",
             speed,

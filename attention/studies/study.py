@@ -24,13 +24,13 @@ QUESTION, EXPERIMENT, CHECK = "Open question", "First experiment", "Further chec
 GROUPS = (QUESTION, EXPERIMENT, CHECK)
 
 
-def untracked(steps: Iterable[T], title: str) -> Iterator[T]:
+def silent(steps: Iterable[T], title: str) -> Iterator[T]:
     """Iterate over steps without a word.
 
     Examples
     --------
-    >>> from attention.studies.study import untracked
-    >>> list(untracked([1, 2], "steps"))
+    >>> from attention.studies.study import silent
+    >>> list(silent([1, 2], "steps"))
     [1, 2]
     """
     return iter(steps)
@@ -65,28 +65,26 @@ class Table(NamedTuple):
     lines: list[tuple[str, ...]]
 
 
-class Topic(NamedTuple):
-    """What of the paper is answered."""
-
-    group: str  # one of GROUPS
-    number: int
-    title: str
-
-
 @dataclass(frozen=True)
 class Finding:
     """An answer, beside what the paper says.
 
     Attributes
     ----------
-    topic : Topic
+    group : str
+        One of `GROUPS`.
+    number : int
+        Of the question in its group.
+    title : str
     paper : str
         What arXiv 2410.10165 says of it.
     state : callable
         Rows to two sentences, whichever way the rows have it.
     """
 
-    topic: Topic
+    group: str
+    number: int
+    title: str
     paper: str
     state: Callable[[Sequence[Any]], str]
 
@@ -117,6 +115,10 @@ class Study:
     findings : tuple of Finding
     requires : tuple of str
         Modules without which it cannot run.
+    wants : tuple of str
+        Modules without which it runs and leaves something out.
+    wanted_for : str
+        What that is.
     extra : str
         The extra that has those.
     """
@@ -131,16 +133,38 @@ class Study:
     plot: Callable[[Sequence[Any], "Figure"], None]
     findings: tuple[Finding, ...]
     requires: tuple[str, ...] = ()
+    wants: tuple[str, ...] = ()
+    wanted_for: str = ""
     extra: str = ""
 
     def missing(self) -> list[str]:
         """Modules that it requires and that are not installed."""
         return [module for module in self.requires if find_spec(module) is None]
 
+    def lacking(self) -> list[str]:
+        """Modules that it could do more with and that are not installed."""
+        return [module for module in self.wants if find_spec(module) is None]
+
     def types(self) -> dict[str, Any]:
         """Type of every setting by its name."""
         hints = get_type_hints(self.settings)
         return {each.name: hints[each.name] for each in fields(self.settings)}
+
+
+def grouped(rows: Iterable[T], *names: str) -> dict[tuple[Any, ...], list[T]]:
+    """Rows by the values of some of their fields, in the order in which these come first.
+
+    Examples
+    --------
+    >>> from fractions import Fraction
+    >>> from attention.studies.study import grouped
+    >>> grouped([Fraction(1, 2), Fraction(1, 3), Fraction(3, 2)], "denominator")
+    {(2,): [Fraction(1, 2), Fraction(3, 2)], (3,): [Fraction(1, 3)]}
+    """
+    found: dict[tuple[Any, ...], list[T]] = {}
+    for row in rows:
+        found.setdefault(tuple(getattr(row, name) for name in names), []).append(row)
+    return found
 
 
 def check_least(name: str, values: Sequence[float], least: float, *, most: float = inf) -> None:

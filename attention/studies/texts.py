@@ -1,4 +1,4 @@
-"""Texts of several kinds that every Python has, for language models to read."""
+"""Texts of several kinds that need no network, for language models to read."""
 
 import pydoc_data.topics
 import sysconfig
@@ -29,8 +29,15 @@ def _numbers() -> str:
     return "\n".join(", ".join(f"{each:.3g}" for each in row) for row in values.reshape(-1, 10))
 
 
-KINDS = {"topics": _topics, "source": _source, "numbers": _numbers}
-"""Python's help topics, source of its library, and random numbers in lines."""
+def _docstrings() -> str:
+    public = (getattr(np, name) for name in sorted(dir(np)) if not name.startswith("_"))
+    told = (each.__doc__ for each in public if callable(each))
+    return "\n".join(dict.fromkeys(text for text in told if text))
+
+
+KINDS = {"topics": _topics, "source": _source, "numbers": _numbers, "docstrings": _docstrings}
+"""Python's help topics, source of its library, random numbers in lines, and what numpy says of its
+functions; the packaged model was trained on the first two."""
 
 
 def read(name: str) -> str:
@@ -39,7 +46,7 @@ def read(name: str) -> str:
     Parameters
     ----------
     name : str
-        "topics", "source", "numbers", or the path of a file in UTF-8.
+        One of `KINDS`, or the path of a file in UTF-8.
 
     Raises
     ------

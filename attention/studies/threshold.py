@@ -11,8 +11,9 @@ from .. import dense
 from ..attended import Attended
 from ..bounds import active_keys, paper_threshold
 from ..rules import Threshold
+from . import figures
 from .heads import Head, captured, gaussian, packaged
-from .study import QUESTION, Finding, Study, Table, Topic, Track, check_least, setting, untracked
+from .study import QUESTION, Finding, Study, Table, Track, check_least, grouped, setting, silent
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -84,7 +85,7 @@ def the_papers(head: Head) -> float:
     return paper_threshold(len(head.key), m, d, query_std=query_std, key_std=key_std)
 
 
-def run(settings: Settings, track: Track = untracked) -> list[Row]:
+def run(settings: Settings, track: Track = silent) -> list[Row]:
     """Measure every head."""
     heads = [*packaged(settings.queries), gaussian(settings.keys, 64, 1.0, settings.queries)]
     for path in settings.captures:
@@ -171,10 +172,7 @@ class Best(NamedTuple):
 
 def by_head(rows: Sequence[Row]) -> dict[tuple[str, str], list[Row]]:
     """Rows of each head."""
-    found: dict[tuple[str, str], list[Row]] = {}
-    for row in rows:
-        found.setdefault((row.source, row.head), []).append(row)
-    return found
+    return grouped(rows, "source", "head")
 
 
 def best(mine: Sequence[Row]) -> list[Best]:
@@ -296,14 +294,13 @@ def plot(rows: Sequence[Row], figure: "Figure") -> None:
         right.plot(
             [row.active for row in oracle], [row.target for row in oracle], "o", color=f"C{i}"
         )
-    left.plot([], [], "v", color="0.3", label="the paper's b (lowest: no key)")
-    right.plot([], [], "o", color="0.3", label="a b for each query")
+    figures.entry(left, "the paper's b (lowest: no key)", "v", color="0.3")
+    figures.entry(right, "a b for each query", "o", color="0.3")
     right.set_ylim(1e-4, 3.0)
     left.set(xlabel="threshold b", ylabel="share of keys active")
     right.set(xlabel="share of keys active", ylabel="relative error (nine of ten queries)")
-    for axes in (left, right):
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(fontsize="small", frameon=False)
+    figures.plain(left, right)
+    figures.legend(left, right)
 
 
 STUDY = Study(
@@ -322,7 +319,9 @@ STUDY = Study(
     plot=plot,
     findings=(
         Finding(
-            Topic(QUESTION, 1, "The choice of the threshold b"),
+            QUESTION,
+            1,
+            "The choice of the threshold b",
             "b = σ_a √(0.4 ln n) leaves at most 2 n^(4/5) keys active in a row, with high"
             " probability, for Gaussian keys; how to choose it in practice is left open.",
             choice,

@@ -11,6 +11,22 @@ T = TypeVar("T")
 
 _now = time.perf_counter
 
+WALL, PROCESSOR = "wall", "processor"
+"""Clocks."""
+
+
+def clock() -> str:
+    """Which clock times, `WALL` unless it is said otherwise.
+
+    Examples
+    --------
+    >>> from attention.studies import timing
+    >>> with timing.by_processor_time():
+    ...     timing.clock()
+    'processor'
+    """
+    return PROCESSOR if _now is time.process_time else WALL
+
 
 @contextmanager
 def by_processor_time() -> Iterator[None]:
