@@ -26,6 +26,7 @@ from asv_benchmarks import (
     data,
     decode,
     dynamic,
+    growth,
     high,
     high_contestants,
     high_play,
@@ -309,6 +310,16 @@ def test_scale_is_checked(monkeypatch):
         monkeypatch.setenv(sizes.VARIABLE, text)
         with pytest.raises(ValueError, match=sizes.VARIABLE):
             sizes.scale()
+
+
+@pytest.mark.parametrize("d", [4, 32])
+def test_growth_is_counted(capsys, d):
+    growth.main(["--dims", str(d), "--least", "8", "--most", "12", "--queries", "4"])
+    rows = [line.split() for line in capsys.readouterr().out.splitlines() if line.strip()]
+    (row,) = [row for row in rows if row[:2] == [str(d), "KDTree" if d == 4 else "Cascade"]]
+    powers = [float(word) for word in row if re.fullmatch(r"\d\.\d{3}", word)]
+    assert len(powers) == 5
+    assert all(0.5 < power < 2.1 for power in powers)
 
 
 def test_prefill_is_measured(capsys):
