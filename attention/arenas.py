@@ -37,7 +37,8 @@ class Arenas:
     def lend(self, words: int) -> Iterator[np.ndarray]:
         """An int64 array of at least so many words, from the start of a line of cache on.
 
-        Nothing is known of what is in it, and it is another's after the block.
+        Nothing is known of what is in it, and it is another's after a block that ends well. After
+        an error or an interrupt it is not kept: a thread that nobody waits for may write to it.
         """
         try:
             arena = self._free.pop()
@@ -45,10 +46,8 @@ class Arenas:
             arena = _aligned(words)
         if len(arena) < words:
             arena = _aligned(words)
-        try:
-            yield arena
-        finally:
-            self._free.append(arena)
+        yield arena
+        self._free.append(arena)
 
 
 def _aligned(words: int) -> np.ndarray:

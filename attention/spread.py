@@ -28,7 +28,10 @@ BLOCK, SAMPLE = 1024, 4096
 """Values that are summed before they are added, and values that a centre is the mean of, about."""
 
 SUMMED = 1e-9
-"""Covers the relative rounding of sums of up to 2^32 values, and of R."""
+"""Covers the relative rounding of R and of what it is made of, beside that of adding values up."""
+
+ADDED = 2.0**-52
+"""And that of adding a value to a sum, in whatever order and parts they come."""
 
 LEAST = 2.0**-500
 """Distances up to here have squares that float64 may not hold, and count as this."""
@@ -123,6 +126,7 @@ def radius(spread, head, c, mean):
     """R of (3) for coordinate c of a head, rounded up, seen from `mean`; it may be undefined."""
     count, away = spread.count[head], abs(mean - spread.centre[head, c])
     sums, squares = abs(spread.sums[head, c]), spread.squares[head, c]
-    sums += SUMMED * np.sqrt(count) * (np.sqrt(squares) + np.sqrt(count) * LEAST)
+    rounded = SUMMED + ADDED * count
+    sums += rounded * np.sqrt(count) * (np.sqrt(squares) + np.sqrt(count) * LEAST)
     whole = squares + away * (2.0 * sums + count * away)
-    return np.sqrt(whole) * (1.0 + SUMMED) + np.sqrt(count) * LEAST
+    return np.sqrt(whole) * (1.0 + rounded) + np.sqrt(count) * LEAST

@@ -192,3 +192,13 @@ def test_a_growing_decoder_keeps_enough():
     assert decoder._spread.count.tolist() == [100]
     want = spread_of(values[None, :100])
     assert np.array_equal(decoder._spread.squares, want.squares)
+
+
+def test_values_that_came_one_by_one_and_were_rounded_away():
+    one, small = spread_of(np.array([[[1.0], [-1.0]]])), np.sqrt(0.98 * 2.0**-52)
+    more = with_more(one, np.array([[[small]]]))
+    assert more.squares == one.squares == 2.0
+    # So it is however many follow.
+    count = 30_000_000
+    found = find_radius(one._replace(count=one.count + count), 0, 0, 0.0)
+    assert Fraction(found) ** 2 >= 2 + count * Fraction(small) ** 2
