@@ -14,6 +14,9 @@ from halfspace.tiles import LINE
 WORD = 8
 """Bytes of a word of an arena."""
 
+SPARE = 8
+"""Part of an arena that is added to what is asked for: keys that grow ask for more each time."""
+
 
 class Arenas:
     """As many arenas as calls that were under way at once; threads may share this.
@@ -43,9 +46,9 @@ class Arenas:
         try:
             arena = self._free.pop()
         except IndexError:
-            arena = _aligned(words)
-        if len(arena) < words:
-            arena = _aligned(words)
+            arena = None
+        if arena is None or len(arena) < words:
+            arena = _aligned(words + words // SPARE)
         yield arena
         self._free.append(arena)
 
