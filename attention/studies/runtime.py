@@ -59,7 +59,7 @@ class Settings:
         quick=(10, 13, 16),
     )
     prefill_exponents: tuple[int, ...] = setting(
-        (10, 11, 12, 13), "Tokens of whole prompts, as powers of 2.", quick=(10, 11)
+        (10, 12, 14), "Tokens of whole prompts, as powers of 2.", quick=(10, 11)
     )
     eps: float = setting(0.01, "Error of a coordinate that is allowed; five times that if sampled.")
     rounds: int = setting(5, "Rounds of timing; half as many of prompts.", quick=3)
