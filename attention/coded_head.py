@@ -122,7 +122,10 @@ class CodedHead:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of keys, values and codes, with what is kept free for more."""
+        """Bytes of keys, values and codes, with what is kept free for more.
+
+        Without what is kept for queries to write to, some 40 bytes a key for each at a time.
+        """
         return self.room.nbytes
 
     @property

@@ -1,9 +1,8 @@
 """Integer products of a tile's codes with queries: 64 lanes against a bar, by one mask.
 
-Codes and queries lie as `code_rows.py` says. The
-products are exact (255 * 127 a coordinate: 32 bits hold the sum for d < 66 000, and a basis of that
-size is 50 GB), so whatever adds them up gives the same mask: `vpdpbusd` where the processor has it
-(`dot_instruction.py`), plain loops elsewhere.
+Codes and queries lie as `code_rows.py` says. The products are exact (255 * 127 a coordinate: 32
+bits hold the sum for d < 66 000, and a basis of that size is 50 GB), so whatever adds them up gives
+the same mask: `vpdpbusd` where the processor has it (`dot_instruction.py`), plain loops elsewhere.
 """
 
 from typing import NamedTuple

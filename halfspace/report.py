@@ -121,6 +121,8 @@ class Top(NamedTuple):
 class Work(NamedTuple):
     """Deterministic counters of what `report` does for each query, int64 (m,) each.
 
+    A point that repeats the last one that was decided exactly is not decided again, nor counted.
+
     Examples
     --------
     >>> import halfspace
