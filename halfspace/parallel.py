@@ -131,7 +131,7 @@ def check() -> None:
 def run(tasks: Sequence[Callable[[], Result]]) -> list[Result]:
     """Call every task, side by side where that may help, and return the results in order.
 
-    After an error or an interrupt tasks may still be under way: what they write to has to be theirs.
+    After an error or an interrupt tasks may still run: what they write to has to be theirs.
     """
     if len(tasks) == 1:
         check()
