@@ -36,7 +36,7 @@ ORDER_COORDINATES = 12
 LEAST_TILE = 8
 """Points that a tile of the sample is made of, at least."""
 
-MOST_OPENED = 0.84
+MOST_OPENED = 0.825
 """Share of a sample's tiles up to which order pays; those of all points are smaller."""
 
 MOST_MEMORY = 1.5
