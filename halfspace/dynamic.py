@@ -1,7 +1,7 @@
 """Dynamic: points that come and go, over any structure (the logarithmic method).
 
 What there is at an instant is a `Forest` that does not change (`forest.py`): static segments whose
-sizes fall to a third or less from each to the next, and a small buffer that is scanned. A change
+sizes fall to a half or less from each to the next, and a small buffer that is scanned. A change
 makes a new forest that shares what is the same and publishes it by one assignment; so readers never
 wait and never see half a batch. Deletes leave tombstones (`tombstones.py`); `rebuilding.py` says
 when segments are built anew, and `publisher.py` has it done, by the writer or by a thread in the
@@ -28,13 +28,14 @@ from .forest import Forest
 from .inputs import as_count, as_ids, as_normals, as_points, as_weights
 from .opening import checkpoint, flush, open_dynamic, save_dynamic
 from .publisher import Publisher
+from .rebuilding import HIGH_DIMENSION
 from .static_index import StaticIndex
 from .tombstones import Rows, Segment
 
-LOW_BUFFER, HIGH_BUFFER, HIGH_DIMENSION = 8192, 32768, 8
-"""Points that are scanned before they are built into a segment, where nobody says, below such a
-dimension and from there on: in three dimensions a scan of the first takes as long as a call, in
-many a query takes longer, and so does fitting a structure to few points."""
+LOW_BUFFER, HIGH_BUFFER = 8192, 32768
+"""Points that are scanned before they are built into a segment, where nobody says, below
+`HIGH_DIMENSION` and from there on: in three dimensions a scan of the first takes as long as a call,
+in many a query takes longer, and so does fitting a structure to few points."""
 
 
 class Dynamic(Publisher):

@@ -21,7 +21,7 @@ from .forest import Forest
 from .forest_view import ForestView
 from .journal import Journal
 from .planner import build, structure_name
-from .rebuilding import Loose, merged, next_merge, rebuilt, succeeded
+from .rebuilding import Loose, growth, merged, next_merge, rebuilt, succeeded
 from .static_index import StaticIndex
 from .tombstones import Rows, Segment
 
@@ -71,10 +71,11 @@ class Publisher(ForestView):
                 check_new(forest, change.inserted.ids)
             forest = self._added(forest, change.inserted)
             forest = forest.replaced(own_ids=forest._own_ids or change.own_ids)
-        if self._background is None and next_merge(forest.segments):
-            forest = forest.replaced(segments=rebuilt(forest.segments, self._build))
+        if self._background is None and _next_merge(forest):
+            segments = rebuilt(forest.segments, growth(forest.buffer.dim), self._build)
+            forest = forest.replaced(segments=segments)
         self._publish(forest, change)
-        if self._background is not None and next_merge(forest.segments):
+        if self._background is not None and _next_merge(forest):
             self._background.wake()
 
     def _publish(self, forest: Forest, change: Change) -> None:
@@ -103,7 +104,8 @@ class Publisher(ForestView):
             buffer = buffer.appended(rows)
         elif self._background is None:
             parts = [*segments, *_loose(buffer), Loose(rows)]
-            segments, buffer = rebuilt(parts, self._build), buffer.none(rows.points.dtype)
+            segments = rebuilt(parts, growth(buffer.dim), self._build)
+            buffer = buffer.none(rows.points.dtype)
         else:
             # Two at most wait for the background: what was there, and this if it is as large.
             segments, buffer = [*segments, *buffer.sealed()], buffer.none().appended(rows)
@@ -141,12 +143,16 @@ class Publisher(ForestView):
     def _rebuild_waiting(self) -> None:
         """Build what waits for it, beside changes."""
         with self._merging:
-            while not self._closed and (span := next_merge(self._forest.segments)):
+            while not self._closed and (span := _next_merge(self._forest)):
                 self._replace(self._forest.segments[slice(*span)])
 
     def _as_columns(self, weights: ArrayLike | None, n: int) -> np.ndarray:
         forest = self._forest
         return as_columns(weights, n, forest._weights_ndim, forest.buffer.columns)
+
+
+def _next_merge(forest: Forest) -> tuple[int, int] | None:
+    return next_merge(forest.segments, growth(forest.buffer.dim))
 
 
 def _loose(buffer: Buffer) -> list[Loose]:

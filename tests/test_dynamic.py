@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import halfspace
 from halfspace import publisher
 from halfspace.dynamic import Dynamic
-from halfspace.rebuilding import GROWTH, Loose, next_merge
+from halfspace.rebuilding import Loose, growth, next_merge
 from halfspace.runs import merge_runs
 from halfspace.tombstones import Rows
 
@@ -23,13 +23,14 @@ from .dynamic_indices import NORMAL, everything, grown
 from .sizes import JIT, examples
 
 
+@pytest.mark.parametrize("d", [2, 9])
 @pytest.mark.parametrize("sizes", [[1] * 40, [100, 1, 1, 1], [5, 4, 3, 2], [1, 2, 3, 50]])
-def test_segments_fall_to_a_third(sizes):
-    index = Dynamic(np.zeros((0, 2)), structure="scan", buffer=1)
+def test_segments_fall_to_a_share(sizes, d):
+    index = Dynamic(np.zeros((0, d)), structure="scan", buffer=1)
     for size in sizes:
-        index.insert(cloud(2 * size, 2))
+        index.insert(cloud(2 * size, d))
         held = [len(segment) for segment in index.snapshot().segments]
-        assert all(a >= GROWTH * b for a, b in itertools.pairwise(held))
+        assert all(a >= growth(d) * b for a, b in itertools.pairwise(held))
     assert len(index) == 2 * sum(sizes)
 
 
@@ -232,15 +233,16 @@ def loose(n):
 
 
 def test_what_is_merged_next():
-    assert next_merge([]) is None
-    assert next_merge([loose(3)]) == (0, 1)
+    assert next_merge([], 3) is None
+    assert next_merge([loose(3)], 3) == (0, 1)
     index, _ = grown(1000, structure="scan", buffer=8)
     index.compact()
     (large,) = index.snapshot().segments
-    assert next_merge([large]) is None
-    assert next_merge([large, loose(333)]) == (1, 2)
-    assert next_merge([large, loose(334)]) == (0, 2)
-    assert next_merge([large, loose(100), loose(100)]) == (1, 3)
+    assert next_merge([large], 3) is None
+    assert next_merge([large, loose(333)], 3) == (1, 2)
+    assert next_merge([large, loose(334)], 3) == (0, 2)
+    assert next_merge([large, loose(334)], 2) == (1, 2)
+    assert next_merge([large, loose(100), loose(100)], 3) == (1, 3)
 
 
 def test_classes_name_structures_too():
