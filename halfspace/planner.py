@@ -16,9 +16,10 @@ from numpy.typing import ArrayLike
 
 from . import forecast
 from .cost_model import Load
-from .forecast import Forecast, Limits, Sample
+from .forecast import Limits, Sample
 from .index import Index
 from .inputs import as_count, as_normals, as_points
+from .plans import Candidate, Plan
 from .scan import Scan
 from .static_index import StaticIndex
 from .structures import STRUCTURES, Structure
@@ -56,124 +57,6 @@ class Wishes(NamedTuple):
 def _checked_wishes(*wishes: int | None) -> Wishes:
     named = zip(Wishes._fields, wishes, strict=True)
     return Wishes(*(None if wish is None else as_count(wish, name) for name, wish in named))
-
-
-class Candidate(NamedTuple):
-    """A line of a plan. What is not known is NaN.
-
-    Attributes
-    ----------
-    name : str
-        Of the structure.
-    build, query : float
-        Seconds to build it, and to ask it once.
-    nbytes : float
-        Bytes it takes.
-    total : float
-        Seconds: build + expected_queries · query.
-    note : str
-        Why it was ruled out, or how it was priced.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from halfspace.planner import plan
-    >>> points = np.random.default_rng(0).standard_normal((2_000, 3))
-    >>> scan = plan(1_000_000, 3, points, expected_queries=1).candidates[0]
-    >>> scan.name, scan.build < scan.total < 1.0
-    ('scan', True)
-    """
-
-    name: str
-    build: float
-    query: float
-    nbytes: float
-    total: float
-    note: str
-
-    def cells(self) -> tuple[str, ...]:
-        """The line as text.
-
-        Examples
-        --------
-        >>> from halfspace.planner import Candidate
-        >>> Candidate("scan", 0.25, 1e-5, 3e6, 0.26, "").cells()
-        ('scan', '0.2500 s', '10.00 µs', '0.2600 s', '3.00 MB', '')
-        """
-        known = self.build == self.build
-        numbers = (
-            f"{self.build:.4f} s",
-            f"{1e6 * self.query:.2f} µs",
-            f"{self.total:.4f} s",
-            f"{self.nbytes / 1e6:.2f} MB",
-        )
-        return self.name, *(numbers if known else ("-",) * len(numbers)), self.note
-
-
-class Plan(NamedTuple):
-    """What was chosen, and from what.
-
-    Attributes
-    ----------
-    structure : str
-        The name of the structure that was chosen.
-    reason : str
-        Why.
-    expected_queries : int
-        How many queries it is to pay for.
-    candidates : tuple of Candidate
-        What was predicted of each structure.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from halfspace.planner import plan
-    >>> points = np.random.default_rng(0).standard_normal((2_000, 3))
-    >>> chosen = plan(1_000_000, 3, points, expected_queries=1)
-    >>> chosen.structure, [candidate.name for candidate in chosen.candidates]
-    ('scan', ['scan', 'kd_tree', 'partition_tree', 'shallow_cuttings', 'cascade'])
-    """
-
-    structure: str
-    reason: str
-    expected_queries: int
-    candidates: tuple[Candidate, ...]
-
-    def table(self) -> str:
-        """The candidates, in aligned columns.
-
-        Examples
-        --------
-        >>> from halfspace.planner import Candidate, Plan
-        >>> one = Candidate("scan", 0.25, 1e-5, 3e6, 0.26, "tried")
-        >>> print(Plan("scan", "least in all", 1000, (one,)).table())
-        structure     build   a query    in all   memory  note
-        scan       0.2500 s  10.00 µs  0.2600 s  3.00 MB  tried
-        """
-        header = "structure", "build", "a query", "in all", "memory", "note"
-        rows = [header, *(candidate.cells() for candidate in self.candidates)]
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = []
-        for first, *numbers, note in rows:
-            cells = [first.ljust(widths[0])]
-            cells += [cell.rjust(w) for cell, w in zip(numbers, widths[1:-1], strict=True)]
-            lines.append("  ".join([*cells, note]).rstrip())
-        return "\n".join(lines)
-
-
-def _unknown(name: str, note: str) -> Candidate:
-    return Candidate(name, *[float("nan")] * 4, note)
-
-
-def _priced(name: str, load: Load, price: Forecast, note: str) -> Candidate:
-    return Candidate(
-        name,
-        1e-9 * price.build,
-        1e-9 * price.query,
-        price.nbytes,
-        1e-9 * price.total(load),
-        note,
-    )
 
 
 def random_directions(points: np.ndarray, m: int) -> np.ndarray:
@@ -215,26 +98,28 @@ def _consider(name: str, load: Load, sample: Sample, best: float, limits: Limits
     """Price a structure, against the least total so far."""
     structure = STRUCTURES[name]
     if structure.most_dimensions is not None and load.d > structure.most_dimensions:
-        return _unknown(name, f"ruled out: {load.d} > {structure.most_dimensions} dimensions")
+        return Candidate.unknown(
+            name, f"ruled out: {load.d} > {structure.most_dimensions} dimensions"
+        )
     least = structure.least(load)
     if limits.memory is not None and least.nbytes > limits.memory:
-        return _priced(name, load, least, "ruled out: takes more memory")
+        return Candidate.priced(name, load, least, "ruled out: takes more memory")
     if structure.sampled is None:
-        return _priced(name, load, least, "")
+        return Candidate.priced(name, load, least, "")
     saving = best - structure.margin * least.total(load)
     if saving <= 0.0:
-        return _priced(name, load, least, "ruled out: takes at least this")
+        return Candidate.priced(name, load, least, "ruled out: takes at least this")
     stake = math.sqrt(saving * least.total(load))
     allowed = min(PLANNING_SHARE * stake - PLANNING_CALL, _most_planning(best))
     size = _affordable(structure, load.d, allowed, len(sample.points))
     if size is None and structure.unsampled is not None:
-        return _priced(name, load, structure.unsampled(load), "by theory")
+        return Candidate.priced(name, load, structure.unsampled(load), "by theory")
     if size is None:
-        return _unknown(name, "ruled out: trying it costs more than it may save")
+        return Candidate.unknown(name, "ruled out: trying it costs more than it may save")
     found = structure.sampled(load, sample, size, limits)
     if found is None:
-        return _unknown(name, f"ruled out: no level pays over a sample of {size} points")
-    return _priced(name, load, found, f"tried on {size} points")
+        return Candidate.unknown(name, f"ruled out: no level pays over a sample of {size} points")
+    return Candidate.priced(name, load, found, f"tried on {size} points")
 
 
 def plan(
@@ -322,7 +207,7 @@ def _choose(
         EXPECTED_QUERIES if asked is None else asked,
     )
     limits = Limits(wishes.memory, count)
-    scan = _priced("scan", load, forecast.scan(load), "")
+    scan = Candidate.priced("scan", load, forecast.scan(load), "")
     chosen, best, lines, sample = scan, forecast.scan(load).total(load), [scan], None
     if best <= TINY_NANOSECONDS or not len(points):
         reason = f"scans take {scan.total:.2g} s in all: nothing else was looked at"
