@@ -3,7 +3,9 @@
 import pytest
 from hypothesis import settings
 
+import halfspace
 from attention import coded_head, scaled_dot_product
+from halfspace import parallel
 
 from . import journal_model
 from .sizes import JIT
@@ -19,6 +21,15 @@ def shared_rows(request, monkeypatch):
     """Every way a masked row can take: by index wherever possible, as it comes, never."""
     monkeypatch.setattr(scaled_dot_product, "SHARED_ROWS", request.param)
     return request.param
+
+
+@pytest.fixture
+def threads(monkeypatch):
+    """A setter of the number of threads, which are used however little there is to do."""
+    monkeypatch.setattr(parallel, "PARALLEL_NANOSECONDS", 0)
+    before = halfspace.get_threads()
+    yield halfspace.set_threads
+    halfspace.set_threads(before)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -10,7 +10,6 @@ from hypothesis import assume, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-import halfspace
 from attention import (
     Error,
     KVCache,
@@ -21,7 +20,6 @@ from attention import (
     relu_attention,
     softmax_attention,
 )
-from halfspace import parallel
 
 from .caches import arrays, fields, filled, same
 from .sizes import JIT, examples
@@ -358,15 +356,6 @@ def test_copies_go_apart(copied):
     other.append(key, value)
     assert len(cache) == key.shape[1]
     assert same(cache.attend(query), want)
-
-
-@pytest.fixture
-def threads(monkeypatch):
-    """A setter of the number of threads, which are used however little there is to do."""
-    monkeypatch.setattr(parallel, "PARALLEL_NANOSECONDS", 0)
-    before = halfspace.get_threads()
-    yield halfspace.set_threads
-    halfspace.set_threads(before)
 
 
 @each_rule

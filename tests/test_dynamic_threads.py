@@ -77,7 +77,8 @@ def test_background_builds_what_waits():
     assert index.report(NORMAL, 1.0).tolist() == oracle.report(points, NORMAL, 1.0)
 
 
-def test_what_dies_while_a_segment_is_built_stays_dead(monkeypatch):
+def held_up(monkeypatch):
+    """Have builds of segments say that they start, and wait to be told to go on."""
     started, go = threading.Event(), threading.Event()
 
     def slow(*arguments, **options):
@@ -85,8 +86,13 @@ def test_what_dies_while_a_segment_is_built_stays_dead(monkeypatch):
         assert go.wait(60)
         return halfspace.build(*arguments, **options)
 
-    index = Dynamic(np.empty((0, 2)), structure="kd_tree", buffer=16, background=True)
     monkeypatch.setattr(publisher, "build", slow)
+    return started, go
+
+
+def test_what_dies_while_a_segment_is_built_stays_dead(monkeypatch):
+    started, go = held_up(monkeypatch)
+    index = Dynamic(np.empty((0, 2)), structure="kd_tree", buffer=16, background=True)
     points = cloud(90, 2)
     index.insert(points[:70])
     assert started.wait(60)
@@ -103,15 +109,8 @@ def test_what_dies_while_a_segment_is_built_stays_dead(monkeypatch):
 
 
 def test_what_dies_wholly_while_it_is_built_is_gone(monkeypatch):
-    started, go = threading.Event(), threading.Event()
-
-    def slow(*arguments, **options):
-        started.set()
-        assert go.wait(60)
-        return halfspace.build(*arguments, **options)
-
+    started, go = held_up(monkeypatch)
     index = Dynamic(np.empty((0, 2)), structure="kd_tree", buffer=16, background=True)
-    monkeypatch.setattr(publisher, "build", slow)
     index.insert(cloud(70, 2))
     assert started.wait(60)
     index.delete(np.arange(70))

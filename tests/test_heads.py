@@ -5,7 +5,6 @@ import math
 import numpy as np
 import pytest
 
-import halfspace
 from attention import (
     Attended,
     Decoder,
@@ -19,7 +18,6 @@ from attention import (
     relu_attention,
     softmax_attention,
 )
-from halfspace import parallel
 
 from .sizes import JIT
 
@@ -175,15 +173,6 @@ def test_scale(attend):
 def test_the_default_rule_is_an_error_of_a_thousandth():
     qkv = arrays((2, 5, 4), (2, 9, 4), (2, 9, 3))
     assert same(softmax_attention(*qkv), softmax_attention(*qkv, rule=Error(1e-3)))
-
-
-@pytest.fixture
-def threads(monkeypatch):
-    """A setter of the number of threads, which are used however little there is to do."""
-    monkeypatch.setattr(parallel, "PARALLEL_NANOSECONDS", 0)
-    before = halfspace.get_threads()
-    yield halfspace.set_threads
-    halfspace.set_threads(before)
 
 
 @each_kind
