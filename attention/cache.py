@@ -306,10 +306,10 @@ class KVCache:
             estimates = self._heads.sampled(
                 rule, asked.queries, asked.lengths, cut, self._scale, unit, readings
             )
-            got = certified(readings, values, asked.dtype, estimates, cut.errors)
+            got = certified(readings, values, asked.dtype, estimates, cut.errors, cut.spread)
             return shaped(got, asked)
         self._heads.softmax(asked.queries, asked.lengths, cut, self._scale, readings)
-        return certified_softmax(asked, values, cut, readings, self._heads.spread)
+        return certified_softmax(asked, values, cut, readings)
 
     def _ask_softmax(
         self, query: ArrayLike, rule: Rule

@@ -8,7 +8,6 @@ from . import bounds
 from .attended import Attended, certified
 from .cache_inputs import Asked
 from .reading import Cut, Readings
-from .spread import Spread
 
 if TYPE_CHECKING:
     from .cache import KVCache
@@ -28,10 +27,9 @@ def certified_softmax(
     values: bounds.ValueRange,
     cut: Cut,
     readings: Readings,
-    spread: Spread | None = None,
 ) -> Attended:
     """Certify what was read for softmax attention."""
-    got = certified(readings, values, asked.dtype, errors=cut.errors, spread=spread)
+    got = certified(readings, values, asked.dtype, errors=cut.errors, spread=cut.spread)
     return shaped(got, asked)
 
 

@@ -6,7 +6,7 @@ from halfspace.jit import kernel, part
 
 from . import bounds
 from .sampled import ROUNDED, heavier_drift
-from .spread import pull, radius
+from .spread import moved_mean, pull
 
 
 @part
@@ -29,21 +29,6 @@ def _spans(output, low, high, q, row):
         size = max(size, max(abs(least), abs(most)))
         width = max(width, most - least)
     return max(reach, largest), size, width
-
-
-@part
-def _mean_error(output, q, low, high, row, spread, head, share, far, rounding):
-    """How far a mean that rounding has moved is from the exact one: (1) or (3), by coordinate."""
-    most, shift = 0.0, np.sqrt(spread.count[head]) * rounding
-    for c in range(output.shape[1]):
-        mean = output[q, c]
-        away = share * (max(high[row, c] - mean, mean - low[row, c]) + rounding)
-        if far < np.inf:
-            other = far * (radius(spread, head, c, mean) + shift)
-            # In this order, for it may be undefined.
-            away = other if other < away else away
-        most = max(most, away)
-    return most + rounding
 
 
 @part
@@ -115,7 +100,9 @@ def certify_rows(
             if within < 1.0:
                 certain = bounds.certain_mass(mass[q], moved)
                 far = pull(peak[q], missed[q], certain)
-                error = _mean_error(output, q, low, high, row, spread, head, share, far, rounding)
+                error = rounding + moved_mean(
+                    output[q], low, high, row, spread, head, share, far, rounding
+                )
             bound[q] = bounds.outward(error)
             within = bounds.drift_share(moved, mass[q])
             lse_bound[q] = bounds.lse_bound(top[q], mass[q], share, within)

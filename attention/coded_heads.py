@@ -101,12 +101,15 @@ def _cut_at(cut, a, b):
         cut.kind,
         cut.parameters[a:b],
         cut.offsets[a:b],
+        cut.spread,
+        cut.heads[a:b],
         cut.errors[a:b],
         cut.left[a:b],
         cut.slack[a:b],
         cut.low[a:b],
         cut.high[a:b],
         cut.width[a:b],
+        cut.radius[a:b],
     )
 
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from halfspace.jit import REASSOCIATED, part
+from halfspace.jit import part
 from halfspace.predicate import LIMBS, exact_sign
 from halfspace.prefetch import prefetch_row
 from halfspace.quickselect import select
@@ -19,7 +19,6 @@ from halfspace.tiles import LINE, TILE
 
 from .code_bounds import (
     BINS_PER_NAT,
-    EDGES,
     GUESS_BINS,
     LOWEST,
     MOST_PRODUCT,
@@ -37,8 +36,9 @@ from .coded_keys import (
     missed_below,
     peak_below,
 )
+from .enough import bins_down, excess, expected_spans, guess_place, share_sought, spans_of
 from .exponential import LARGEST_EXPONENT, exponentials
-from .reading import add_values, dot, four_dots, largest
+from .reading import ADDED_AT_ONCE, add_values, dot, four_dots, largest
 from .selection import SHARE, TOP_R
 
 AHEAD = 24
@@ -47,11 +47,9 @@ AHEAD = 24
 COARSER, LEAST_BINS = 8.0, 1e-7
 """How much wider bins get where scores reach beyond them, and bins a product at least."""
 
-STRICTER = 0.97
-"""Part of the share allowed that is tried where that was missed."""
 
-OPTIMISM = 0.55
-"""Part of the values' width that an output is expected to be from the far end of their range."""
+HEAVY = 32.0
+"""Times as much as may be missed that is expected to be left by the keys that are read first."""
 
 
 class Scratch(NamedTuple):
@@ -132,30 +130,6 @@ def _sum_weights(scratch, first, last, level):
     return total
 
 
-@part(flags=REASSOCIATED)
-def _below(counts, first):
-    """Bound on the mass of bins from `first` on, of the keys that the histogram counts."""
-    total = 0.0
-    for i in range(first, GUESS_BINS + 1):
-        total += counts[i] * EDGES[i]
-    return total
-
-
-@part
-def guess_place(view, counts, share, first, mass, per_count):
-    """First bin from `first` on that may be missed for a share of the mass; GUESS_BINS for none.
-
-    `mass` is that of the bins before; each key counted stands for `per_count`.
-    """
-    below = per_count * _below(counts, first)
-    for i in range(first, GUESS_BINS):
-        if below <= share * (mass + below):
-            return i
-        here = per_count * counts[i] * EDGES[i]
-        below, mass = below - here, mass + view.ratio * here
-    return GUESS_BINS
-
-
 @part
 def _lower(head, query, scale, row, new, bar, size, scratch):
     """Read what reaches the new bar and not the present one; the bar then, and keys read."""
@@ -166,56 +140,43 @@ def _lower(head, query, scale, row, new, bar, size, scratch):
 
 
 @part
-def furthest(output, low, high):
-    """Largest distance of a coordinate from the far end of the values' range."""
-    most = 0.0
+def _widen_average(values, scratch, first, last, top, mass, output):
+    """Take chosen keys first … last - 1 into a softmax-weighted mean of mass `mass`; its mass then.
+
+    Masses are in units of exp(top).
+    """
+    weights, total = scratch.weights[first:last], mass
+    exponentials(scratch.scores[first:last], top, weights)
+    for i in range(weights.size):
+        total += weights[i]
+    # Normalised first, so that no sum exceeds the largest value.
+    for i in range(weights.size):
+        weights[i] /= total
+    kept = mass / total
     for c in range(output.size):
-        most = max(most, max(high[c] - output[c], output[c] - low[c]))
-    return most
+        output[c] *= kept
+    add_values(output, weights, values, scratch.chosen[first:last])
+    return total
 
 
 @part
 def average(values, scratch, size, output):
     """Fill the softmax-weighted mean of the chosen values; the top score and the mass."""
-    scores, weights, chosen = scratch.scores[:size], scratch.weights[:size], scratch.chosen[:size]
-    top, mass = largest(scores), 0.0
-    exponentials(scores, top, weights)
-    for i in range(size):
-        mass += weights[i]
-    # Normalised first, so that no sum exceeds the largest value.
-    for i in range(size):
-        weights[i] /= mass
-    for c in range(output.size):
-        output[c] = 0.0
-    add_values(output, weights, values, chosen)
-    return top, mass
+    top = largest(scratch.scores[:size])
+    output[:] = 0.0
+    return top, _widen_average(values, scratch, 0, size, top, 0.0, output)
 
 
 @part
-def bins_down(missed, wanted):
-    """Bins to go down where so much is missed, and less is wanted."""
-    if not wanted > 0.0:
-        return GUESS_BINS
-    # Each nat down is likely to leave less than 1 / e.
-    return 1 + np.int64(0.7 * BINS_PER_NAT * math.log(max(missed / wanted, 1.0)))
-
-
-@part
-def share_to_try(cut, q):
-    """Share of the mass that may be missed, where it is not known yet where the output is."""
-    share, left = cut.parameters[q], cut.left[q]
-    if left > 0.0:
-        return max(share, min(1.0, left / (OPTIMISM * cut.width[q] + cut.slack[q])))
-    return share
-
-
-@part
-def share_allowed(cut, q, output):
-    """Share of the mass that may be missed where an output is at such a place."""
-    share, left = cut.parameters[q], cut.left[q]
-    if left > 0.0:
-        return max(share, left / (furthest(output, cut.low[q], cut.high[q]) + cut.slack[q]))
-    return share
+def _average_more(values, scratch, averaged, size, top, mass, output):
+    """`average` of the chosen, where that of the first `averaged` is known and above all others."""
+    more = size - averaged
+    if averaged and not more:
+        return top, mass
+    # To scale the mean takes two roundings, which adding so many values one by one takes, too.
+    if not averaged or more < ADDED_AT_ONCE:
+        return average(values, scratch, size, output)
+    return top, _widen_average(values, scratch, averaged, size, top, mass, output)
 
 
 @part
@@ -226,31 +187,34 @@ def bar_at(view, place):
 
 @part
 def read_share(head, query, scale, cut, q, row, size, view, scratch, output):
-    """Read until the share missed is what the rule allows.
+    """Read until no more is missed than the rule allows.
 
-    With `cut.left` it is an error that is allowed, and the share rests on where the output is.
+    With `cut.left` it is an error that is allowed, which rests on where the output is.
     """
-    share, left = cut.parameters[q], cut.left[q]
-    wanted = share_to_try(cut, q)
-    mass, bar, place = _sum_weights(scratch, 0, size, view.level), MOST_PRODUCT, 0
+    spans, level, averaged = expected_spans(cut, q), view.level, 0
+    mass, bar, place = _sum_weights(scratch, 0, size, level), MOST_PRODUCT, 0
+    top, total = -np.inf, 0.0
+    # The heaviest keys often are neighbours, of whose mass a sample of tiles tells little.
+    times = HEAVY
     while True:
-        guess = guess_place(
-            view, scratch.counts, wanted, place, max(mass, 1.0), np.float64(view.stride)
-        )
-        before, place = size, max(place, guess)
-        new = bar_at(view, place)
+        place = guess_place(cut, q, spans, view, scratch.counts, place, max(mass, 1.0), times)
+        before, new = size, bar_at(view, place)
         bar, size = _lower(head, query, scale, row, new, bar, size, scratch)
-        mass += _sum_weights(scratch, before, size, view.level)
-        missed = missed_below(view, row, scratch.most, bar, wanted)
-        if missed == 0.0 or missed <= wanted * (mass + missed):
-            if not left > 0.0 or missed == 0.0:
-                return Read(size, missed, peak_below(view, bar), view.level, -np.inf, 0.0)
-            top, total = average(head.values, scratch, size, output)
-            allowed = share_allowed(cut, q, output)
-            if missed <= allowed * (mass + missed):
-                return Read(size, missed, peak_below(view, bar), view.level, top, total)
-            wanted = max(share, STRICTER * allowed)
-        place = min(place + bins_down(missed, wanted * (mass + missed)), GUESS_BINS)
+        if cut.left[q] > 0.0:
+            top, total = _average_more(head.values, scratch, averaged, size, top, total, output)
+            averaged, mass = size, total * math.exp(min(top - level, LARGEST_EXPONENT))
+            spans = spans_of(cut, q, output)
+        else:
+            mass += _sum_weights(scratch, before, size, level)
+        if times == HEAVY:
+            times = 1.0
+            continue
+        missed = missed_below(view, row, scratch.most, bar, share_sought(cut, q, spans))
+        peak = peak_below(view, bar)
+        found = excess(cut, q, output, missed, mass, peak)
+        if found <= 1.0:
+            return Read(size, missed, peak, level, top, total)
+        place = min(place + bins_down(found), GUESS_BINS)
 
 
 @part

@@ -26,7 +26,6 @@ from .coded_reading import fill_block, take
 from .coded_rules import (
     Read,
     average,
-    guess_place,
     make_rows,
     make_scratch,
     read_share,
@@ -34,6 +33,7 @@ from .coded_rules import (
 )
 from .deviations import Means
 from .draws import RUN
+from .enough import expected_spans, guess_place
 from .reading import largest
 from .sampling import AHEAD, Scratch, Tail, choose_heavy, estimate
 from .selection import BINS, BINS_PER_NAT
@@ -53,9 +53,9 @@ def make_sampling(slots, value_dim):
 
 
 @part
-def _drops(view, counts, share, mass):
+def _drops(cut, q, view, counts):
     """About how many keys dropping would read."""
-    place, keys = guess_place(view, counts, share, 0, mass, np.float64(view.stride)), 0
+    place, keys = guess_place(cut, q, expected_spans(cut, q), view, counts, 0, 1.0, 1.0), 0
     for i in range(place):
         keys += counts[i] * view.stride
     return keys
@@ -131,7 +131,7 @@ def coded_sampled_rows(
             view = look(head, query, scale, bounds, cut.errors[q], row, level, scratch)
             gap, place, draws = scale * bounds[2], 0, 0
             if targets[q] > 0.0 and gap + view.short < WIDEST_GAP:
-                drops = _drops(view, scratch.counts, cut.parameters[q], 1.0)
+                drops = _drops(cut, q, view, scratch.counts)
                 place = _heavy_bin(view, row, scratch, prior, targets[q], drops, fine)
             if place:
                 bar = bar_below(view, place / BINS_PER_NAT)

@@ -11,6 +11,7 @@ from . import bounds, selection
 from .inputs import LARGEST_SCORE
 from .reading import Cut
 from .rules import Mass, Rule, Threshold, TopR
+from .spread import Spread
 
 
 class Measures(NamedTuple):
@@ -19,6 +20,7 @@ class Measures(NamedTuple):
     norms: np.ndarray  # (heads,) float64, largest of a key
     low: np.ndarray  # (heads, value_dim) float64, range of the values
     high: np.ndarray  # alike
+    spread: Spread  # of the values
 
     @property
     def values(self) -> bounds.ValueRange:
@@ -67,10 +69,13 @@ def cut_of(
     """
     heads, m, _ = queries.shape
     wish = _wish_of(rule, lengths, scale)
-    numbers, spans = np.empty((7, heads * m)), np.empty((2, heads * m, measures.low.shape[1]))
-    norms, parameters, offsets, errors, left, slack, width = numbers
-    sound = _fill_cut(queries, lengths, *measures, *wish[1:], scale, unit, numbers, spans)
-    cut = Cut(wish.kind, parameters, offsets, errors, left, slack, *spans, width)
+    numbers, spans = np.empty((8, heads * m)), np.empty((2, heads * m, measures.low.shape[1]))
+    norms, parameters, offsets, errors, left, slack, width, radius = numbers
+    owners, spread = np.empty(heads * m, np.int64), measures.spread
+    sound = _fill_cut(queries, lengths, *measures, *wish[1:], scale, unit, numbers, spans, owners)
+    cut = Cut(
+        wish.kind, parameters, offsets, spread, owners, errors, left, slack, *spans, width, radius
+    )
     return Planned(cut, norms, sound)
 
 
@@ -122,14 +127,28 @@ def _share(left, furthest):
 
 @kernel
 def _fill_cut(
-    queries, lengths, norms, low, high, parameters, offset, eps, scale, unit, numbers, spans
+    queries,
+    lengths,
+    norms,
+    low,
+    high,
+    spread,
+    parameters,
+    offset,
+    eps,
+    scale,
+    unit,
+    numbers,
+    spans,
+    owners,
 ):
     """Fill the numbers of queries and the ranges of their values; whether scores stay in range."""
     heads, m, d = queries.shape
     sound, steepest = True, max(scale, 1.0)
     for h in range(heads):
-        size, width = 0.0, 0.0
+        size, width, squares = 0.0, 0.0, 0.0
         for c in range(low.shape[1]):
+            squares = max(squares, spread.squares[h, c])
             size = max(size, max(abs(low[h, c]), abs(high[h, c])))
             width = max(width, high[h, c] - low[h, c])
         for i in range(m):
@@ -143,7 +162,7 @@ def _fill_cut(
                 share = _share(left, width + slack)
             numbers[0, row], numbers[1, row], numbers[2, row] = norm, share, offset
             numbers[3, row], numbers[4, row], numbers[5, row] = error, left, slack
-            numbers[6, row] = width
+            numbers[6, row], numbers[7, row], owners[row] = width, math.sqrt(squares), h
             for c in range(low.shape[1]):
                 spans[0, row, c], spans[1, row, c] = low[h, c], high[h, c]
     return sound

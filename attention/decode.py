@@ -215,7 +215,7 @@ class Decoder(Growth):
             moments, unit = self._head.moments, rounding_unit(asked.dtype)
             goal = sampled.aim(rule, queries, moments, self._values, visible, errors, unit)
             estimates = self._head.sampled(goal, queries, visible, cut, self.scale, readings)
-            return certified(readings, self._values, asked.dtype, estimates, errors)
+            return certified(readings, self._values, asked.dtype, estimates, errors, self._spread)
         if (whole := self._whole(rule, cut, queries, norms, visible, readings)) is not None:
             return certified(readings, self._values, asked.dtype, whole)
         self._head.softmax(queries, visible, cut, self.scale, readings)
@@ -229,7 +229,7 @@ class Decoder(Growth):
         queries = self._queries(query)
         visible = self._visible(len(queries), lengths)
         low, high = self._values
-        measures = Measures(np.array([self._key_norm]), low[None], high[None])
+        measures = Measures(np.array([self._key_norm]), low[None], high[None], self._spread)
         cut, norms, sound = cut_of(
             rule, queries[None], visible, measures, self.scale, rounding_unit(dtype)
         )

@@ -162,7 +162,7 @@ class GrowingHeads:
         self._live_in(room)
 
     def measures(self) -> Measures:
-        """Measures of the keys and values there are; `spread` is of them, too, from then on."""
+        """Measures of the keys and values there are."""
         if self._measured < self._count:
             more = self.values[:, self._measured :]
             self._spread = with_more(self._spread, more) if self._measured else spread_of(more)
@@ -172,12 +172,7 @@ class GrowingHeads:
                 low, high = np.minimum(low, self._low), np.maximum(high, self._high)
             self._key_norms, self._low, self._high = norms, low, high
             self._measured = self._count
-        return Measures(self._key_norms, self._low, self._high)
-
-    @property
-    def spread(self) -> Spread:
-        """Sums over the values that were measured last."""
-        return self._spread
+        return Measures(self._key_norms, self._low, self._high, self._spread)
 
     def softmax(
         self, queries: np.ndarray, lengths: np.ndarray, cut: Cut, scale: float, readings: Readings

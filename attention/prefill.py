@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from . import products
 from .bounds import ValueRange
-from .coded_rules import OPTIMISM
+from .enough import keys_needed
 from .products import Rounding
 from .reading import Cut
 from .rules import Error, Mass, Rule
@@ -77,10 +77,7 @@ def reads_most(
     seen, needed = visible[asked], 0
     shares = products.shares_of(queries[asked], keys, seen, scale)
     for q, share in zip(asked, shares, strict=True):
-        allowed = cut.parameters[q]
-        if cut.left[q] > 0.0:
-            allowed = max(allowed, cut.left[q] / (OPTIMISM * cut.width[q] + cut.slack[q]))
-        needed += int(np.searchsorted(np.cumsum(share), 1.0 - min(allowed, 1.0))) + 1
+        needed += keys_needed(cut, int(q), np.ascontiguousarray(share))
     looking = seen.sum() * (CODED_KEY + CODED_COORDINATE * d)
     reading = needed * READ_COORDINATE * (d + value_dim)
     whole = math.fsum(products.nanoseconds(float(n), d, value_dim) for n in seen)

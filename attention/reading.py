@@ -34,6 +34,7 @@ from .selection import (
     find_cut,
     select_keys,
 )
+from .spread import Spread
 
 ORDER_FREE = MARGIN_COVERED | {"reassoc"}
 """Flags of dot products whose bound holds for any order of summation."""
@@ -46,6 +47,9 @@ COARSEST_ERROR = 0.5
 
 AHEAD = 24
 """Rows of values that are asked for before their turn."""
+
+ADDED_AT_ONCE = 4
+"""Weighted values that are added up before they are added to an output."""
 
 _ONE = np.uint64(1)
 
@@ -75,16 +79,20 @@ class Cut(NamedTuple):
     kind: int
     parameters: np.ndarray  # (m,) float64
     offsets: np.ndarray  # (m,) float64, for THRESHOLD: keys with <q, k> >= offset
+    spread: Spread  # of the values of all heads
+    heads: np.ndarray  # (m,) int64, whose
     errors: np.ndarray  # (m,) float64, bound on the rounding error of a float64 score
     left: np.ndarray  # (m,) float64, error that may be missed mass; 0 where only the share counts
     slack: np.ndarray  # (m,) float64, rounding of the output
     low: np.ndarray  # (m, value_dim) float64, range of the values
     high: np.ndarray  # (m, value_dim) float64
     width: np.ndarray  # (m,) float64, of the widest
+    radius: np.ndarray  # (m,) float64, root of the largest of the spread's squares
 
     def of(self, rows: object) -> "Cut":
         """That of some queries."""
-        return Cut(self.kind, *(field[rows] for field in self[1:]))
+        some = (field if field is self.spread else field[rows] for field in self[1:])
+        return Cut(self.kind, *some)
 
 
 class Readings(NamedTuple):
@@ -139,8 +147,8 @@ def four_dots(query, keys, a, b, c, e):
 @part(flags=MARGIN_COVERED)
 def add_values(output, weights, values, slots):
     """Add the weighted values of the slots to `output`, four at a time."""
-    fours = slots.size - slots.size % 4
-    for i in range(0, fours, 4):
+    fours = slots.size - slots.size % ADDED_AT_ONCE
+    for i in range(0, fours, ADDED_AT_ONCE):
         for j in range(min(i + AHEAD, slots.size), min(i + AHEAD + 4, slots.size)):
             prefetch_row(values, slots[j])
         a, b, c, e = weights[i], weights[i + 1], weights[i + 2], weights[i + 3]

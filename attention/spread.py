@@ -130,3 +130,30 @@ def radius(spread, head, c, mean):
     sums += rounded * np.sqrt(count) * (np.sqrt(squares) + np.sqrt(count) * LEAST)
     whole = squares + away * (2.0 * sums + count * away)
     return np.sqrt(whole) * (1.0 + rounded) + np.sqrt(count) * LEAST
+
+
+@part
+def moved_mean(output, low, high, row, spread, head, share, far, rounding):
+    """How far what was missed moves a mean at most: (1) or (3), by coordinate.
+
+    Parameters
+    ----------
+    output : float64 array, shape (value_dim,)
+        The mean, which rounding has moved so far.
+    low, high : float64 arrays, shape (rows, value_dim)
+        Ranges of the values, of which that row counts.
+    spread, head
+        Sums over the values.
+    share, far : float
+        Of (1), and what `pull` says.
+    """
+    most, shift = 0.0, np.sqrt(spread.count[head]) * rounding
+    for c in range(output.size):
+        mean = output[c]
+        away = share * (max(high[row, c] - mean, mean - low[row, c]) + rounding)
+        if far < np.inf:
+            other = far * (radius(spread, head, c, mean) + shift)
+            # In this order, for it may be undefined.
+            away = other if other < away else away
+        most = max(most, away)
+    return most

@@ -15,7 +15,7 @@ from attention.cuts import Measures, cut_of
 from attention.inputs import LARGEST_VALUE
 from attention.reading import Readings
 from attention.sampled import Estimates
-from attention.spread import spread_of
+from attention.spread import spread_of, unknown_spread
 
 from .attention_oracle import EXTENDED
 from .sizes import examples
@@ -146,7 +146,8 @@ def test_one_range_of_values_is_for_all_rows():
 
 
 def measures(key_norm=1.0, low=(-1.0, 0.0), high=(2.0, 1.0)):
-    return Measures(np.array([key_norm]), np.array([low]), np.array([high]))
+    spread = unknown_spread(len(low))
+    return Measures(np.array([key_norm]), np.array([low]), np.array([high]), spread)
 
 
 def plan(rule, rows, held=None, unit=0.0, scale=0.5, n=1000):
@@ -220,7 +221,8 @@ def test_what_other_rules_ask():
         (Threshold(-math.inf), lengths, 0.0),
         (Threshold(math.inf), [0.0] * 3, 0.0),
     ):
-        held = Measures(np.ones(2), np.zeros((2, 1)), np.ones((2, 1)))
+        spread = spread_of(np.zeros((2, 1, 1)))
+        held = Measures(np.ones(2), np.zeros((2, 1)), np.ones((2, 1)), spread)
         cut = cut_of(rule, np.stack((rows, rows)), lengths, held, 0.5, 0.0).cut
         assert cut.parameters.tolist() == [*parameters, *parameters], rule
         assert cut.offsets.tolist() == [offset] * 6

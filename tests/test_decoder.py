@@ -11,6 +11,7 @@ from attention import Attended, Decoder, Error, TopR, dense, merge
 from attention.coded_reading import coded_rows
 from attention.cuts import Measures, cut_of
 from attention.reading import softmax_rows
+from attention.spread import unknown_spread
 
 from .sizes import JIT
 
@@ -58,7 +59,7 @@ def test_no_queries(decoder):
 
 
 def test_one_query_and_many_take_the_same_kernels():
-    measures = Measures(np.ones(1), np.zeros((1, 2)), np.ones((1, 2)))
+    measures = Measures(np.ones(1), np.zeros((1, 2)), np.ones((1, 2)), unknown_spread(2))
     for rule in (TopR(1), Error(0.1)):
         queries = (np.ones((1, m, 3)) for m in (1, 2))
         cuts = [

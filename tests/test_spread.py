@@ -159,7 +159,7 @@ def test_a_cache_that_changes_keeps_enough(dtype):
 
     def holds():
         cache.attend(np.ones((2, 1, 1, 4), dtype), attention.TopR(1))
-        spread = cache._heads.spread
+        spread = cache._heads._spread
         for head in range(2):
             for c, exact in enumerate(exact_sums(cache, head)):
                 assert find_radius(spread, head, c, 0.0) >= exact

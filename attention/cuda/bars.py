@@ -13,19 +13,9 @@ from halfspace.code_filter import bar_of
 from halfspace.jit import kernel
 
 from ..code_bounds import BINS_PER_NAT, GUESS_BINS, LOWEST
-from ..coded_keys import View, bar_below, bar_of_offset, stride_of
-from ..coded_rules import (
-    COARSER,
-    LEAST_BINS,
-    STRICTER,
-    bar_at,
-    bins_down,
-    guess_place,
-    place_of_rank,
-    sampled_rank,
-    share_allowed,
-    share_to_try,
-)
+from ..coded_keys import SURE, View, bar_below, bar_of_offset, peak_below, stride_of
+from ..coded_rules import COARSER, LEAST_BINS, bar_at, place_of_rank, sampled_rank
+from ..enough import bins_down, excess, expected_spans, guess_place, spans_of
 from ..exponential import LARGEST_EXPONENT
 from .products import AT, CONSTANT, HIGHEST, LEVEL, RATIO, SHORT, STEP, STRIDE, UNIT, WIDEN
 
@@ -52,35 +42,39 @@ def _view_at(views, q):
 
 
 @kernel
-def share_bars(cut, views, counts, places, wanted, bars):
-    """First bars of queries that may miss a share of the mass, from histograms (rows, bins)."""
+def share_bars(cut, views, counts, places, bars):
+    """First bars of queries that may miss some of the mass, from histograms (rows, bins)."""
     for q in range(bars.size):
-        view = _view_at(views, q)
-        wanted[q] = share_to_try(cut, q)
-        places[q] = guess_place(view, counts[q], wanted[q], 0, 1.0, np.float64(view.stride))
+        view, spans = _view_at(views, q), expected_spans(cut, q)
+        places[q] = guess_place(cut, q, spans, view, counts[q], 0, 1.0, 1.0)
         bars[q] = bar_at(view, places[q])
 
 
 @kernel
-def lower_shares(cut, views, counts, readings, chosen, places, wanted, bars, again):
+def fill_peaks(views, bars, chosen, readings):
+    """Bound the weight of each key below the bars of the chosen queries, in units of exp(top)."""
+    for a in range(chosen.size):
+        q, view = chosen[a], _view_at(views, chosen[a])
+        moved = math.exp(min(view.level - readings.top[q], LARGEST_EXPONENT))
+        readings.peak[q] = peak_below(view, bars[q]) * moved * SURE
+
+
+@kernel
+def lower_shares(cut, views, counts, readings, chosen, places, bars, again):
     """Lower the bars of the chosen queries that have missed too much; mark them in `again`."""
     for a in range(chosen.size):
         q = chosen[a]
-        mass, missed = readings.mass[q], readings.missed[q]
-        allowed = share_allowed(cut, q, readings.output[q])
-        again[a] = not (missed == 0.0 or missed <= allowed * (mass + missed))
+        mass, output = readings.mass[q], readings.output[q]
+        times = excess(cut, q, output, readings.missed[q], mass, readings.peak[q])
+        again[a] = times > 1.0
         if not again[a]:
             continue
         view = _view_at(views, q)
-        wanted[q] = min(wanted[q], max(cut.parameters[q], STRICTER * allowed))
-        down = bins_down(missed, wanted[q] * (mass + missed))
-        places[q] = min(places[q] + down, GUESS_BINS)
+        place = min(places[q] + bins_down(times), GUESS_BINS)
         # From units of exp(top) to units of exp(level).
         read = mass * math.exp(min(readings.top[q] - view.level, LARGEST_EXPONENT))
-        guess = guess_place(
-            view, counts[q], wanted[q], places[q], max(read, 1.0), np.float64(view.stride)
-        )
-        places[q] = max(places[q], guess)
+        spans = spans_of(cut, q, output)
+        places[q] = guess_place(cut, q, spans, view, counts[q], place, max(read, 1.0), 1.0)
         bars[q] = min(bars[q], bar_at(view, places[q]))
 
 

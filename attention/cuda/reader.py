@@ -139,13 +139,14 @@ class Reader:
         readings: Readings,
     ) -> None:
         """Read until the share missed is what the rule allows."""
-        places, wanted = np.zeros(len(levels), np.int64), np.zeros(len(levels))
-        bars.share_bars(cut, views, counts, places, wanted, levels)
+        places = np.zeros(len(levels), np.int64)
+        bars.share_bars(cut, views, counts, places, levels)
         chosen = self._seeing
         while chosen.size:
             self._read(chosen, levels[chosen], cut, views, readings)
+            bars.fill_peaks(views, levels, chosen, readings)
             again = np.zeros(chosen.size, np.bool_)
-            bars.lower_shares(cut, views, counts, readings, chosen, places, wanted, levels, again)
+            bars.lower_shares(cut, views, counts, readings, chosen, places, levels, again)
             chosen = chosen[again]
 
     def _reach_ranks(

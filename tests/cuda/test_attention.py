@@ -74,10 +74,15 @@ def test_it_is_where_queries_see_only_the_first_keys(data):
 def test_it_reads_what_the_processor_reads(n):
     head = gaussian(n, dtype=(np.float32, np.float64)[n % 2], seed=n)
     host, decoder = pair(head)
-    # On a device no missed weight is bounded by itself, so there is one certificate only.
+    # A device does not say how heavy the keys are that are listed and not kept.
     host._spread = unknown_spread(host.value_dim)
     for rule in RULES:
         got, want = decoder.softmax(head.query, rule), host.softmax(head.query, rule)
+        if isinstance(rule, Error | Mass) and n > 1:
+            # It asks a histogram where to stop, and the processor, what it has read as well.
+            assert (abs(got.output - want.output).max(axis=1) <= got.bound + want.bound).all()
+            assert (got.reported <= 2 * want.reported + 1).all()
+            continue
         assert got.reported.tolist() == want.reported.tolist()
         assert np.allclose(got.output, want.output, rtol=0, atol=1e-12)
         assert np.allclose(got.lse, want.lse, rtol=1e-12)

@@ -1,0 +1,148 @@
+"""When enough was read: how much a rule lets be missed, by whichever certificate says less.
+
+`excess` says how many times what a rule allows is missed. A share of the mass is compared with the
+share allowed; an error that is allowed with the smaller of what (1) of `bounds.py` and (3) of
+`spread.py` say of each coordinate, once it is known where the output is. Before that `Spans` are
+expected, and from them and a histogram of a few tiles of keys `guess_place` tells where the bar may
+be. Nothing certified rests on that guess.
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from halfspace.jit import REASSOCIATED, kernel, part
+
+from .code_bounds import BINS_PER_NAT, EDGES, GUESS_BINS
+from .spread import moved_mean, pull, radius
+
+EXPECTED_REACH = 0.55
+"""Part of the values' width that an output is expected to be from the far end of their range."""
+
+EXPECTED_RADIUS = 1.2
+"""Times the values' distances from their centre, all squared and added up, that R is expected."""
+
+DRIFTS = 4.0
+"""Times the rounding error of a score that may be lost of an error allowed."""
+
+
+class Spans(NamedTuple):
+    """How far from an output values are, the rounding of the output included."""
+
+    reach: float  # largest distance of a coordinate from the far end of its range
+    radius: float  # largest R of (3)
+
+
+@part
+def expected_spans(cut, q):
+    """Spans of an output that is not known yet."""
+    shift = math.sqrt(cut.spread.count[cut.heads[q]]) * cut.slack[q]
+    reach = EXPECTED_REACH * cut.width[q] + cut.slack[q]
+    return Spans(reach, EXPECTED_RADIUS * cut.radius[q] + shift)
+
+
+@part
+def spans_of(cut, q, output):
+    """Spans of an output."""
+    head, reach, largest = cut.heads[q], 0.0, 0.0
+    for c in range(output.size):
+        reach = max(reach, max(cut.high[q, c] - output[c], output[c] - cut.low[q, c]))
+        away = radius(cut.spread, head, c, output[c])
+        # In this order, for it may be undefined.
+        largest = largest if away <= largest else away
+    shift = math.sqrt(cut.spread.count[head]) * cut.slack[q]
+    return Spans(reach + cut.slack[q], largest + shift)
+
+
+@part
+def share_sought(cut, q, spans):
+    """Share of the mass that may be missed at least, where an output has such spans."""
+    share, left = cut.parameters[q], cut.left[q]
+    return max(share, min(1.0, left / spans.reach)) if left > 0.0 else share
+
+
+@part
+def _times(found, allowed):
+    return found / allowed if allowed > 0.0 else np.inf
+
+
+@part
+def excess(cut, q, output, missed, mass, peak):
+    """How many times what is allowed is missed, where keys of at most `peak` each were not read."""
+    if missed == 0.0:
+        return 0.0
+    share, left = missed / (mass + missed), cut.left[q]
+    times = _times(share, cut.parameters[q])
+    if not left > 0.0:
+        return times
+    far, head = pull(peak, missed, mass), cut.heads[q]
+    error = moved_mean(output, cut.low, cut.high, q, cut.spread, head, share, far, cut.slack[q])
+    return min(times, error * (1.0 + DRIFTS * cut.errors[q]) / left)
+
+
+@part
+def _expected_excess(cut, q, spans, missed, mass, peak):
+    """`excess` of an output of which only the spans are known, or expected."""
+    share, left = missed / (mass + missed), cut.left[q]
+    times = _times(share, cut.parameters[q])
+    if left > 0.0:
+        error = share * spans.reach
+        other = pull(peak, missed, mass) * spans.radius
+        times = min(times, (other if other < error else error) / left)
+    return times
+
+
+@part(flags=REASSOCIATED)
+def _below(counts, first):
+    """Bound on the mass of bins from `first` on, of the keys that the histogram counts."""
+    total = 0.0
+    for i in range(first, GUESS_BINS + 1):
+        total += counts[i] * EDGES[i]
+    return total
+
+
+@part
+def guess_place(cut, q, spans, view, counts, first, mass, times):
+    """First bin that, with those after it, is `times` as much as may be missed; or GUESS_BINS.
+
+    `first` is the least, and `mass` that of the bins before; each key counted stands for as many as
+    the view's stride.
+    """
+    each = np.float64(view.stride)
+    below = each * _below(counts, first)
+    for i in range(first, GUESS_BINS):
+        if _expected_excess(cut, q, spans, below, mass, EDGES[i]) <= times:
+            return i
+        here = each * counts[i] * EDGES[i]
+        below, mass = max(below - here, 0.0), mass + view.ratio * here
+    return GUESS_BINS
+
+
+@kernel
+def keys_needed(cut, q, shares):
+    """Keys that are expected to be read, of which the shares of the mass are known, largest first.
+
+    Parameters
+    ----------
+    cut : Cut
+        Of kind SHARE.
+    q : int
+    shares : float array, shape (n,)
+    """
+    spans, kept, n = expected_spans(cut, q), 0.0, shares.size
+    for i in range(n):
+        kept += shares[i]
+        peak = shares[i + 1] if i + 1 < n else 0.0
+        if _expected_excess(cut, q, spans, max(1.0 - kept, 0.0), kept, peak) <= 1.0:
+            return i + 1
+    return n
+
+
+@part
+def bins_down(times):
+    """Bins to go down where so many times too much is missed."""
+    if not times < np.inf:
+        return GUESS_BINS
+    # Each nat down is likely to leave less than 1 / e.
+    return 1 + np.int64(0.7 * BINS_PER_NAT * math.log(max(times, 1.0)))
