@@ -36,6 +36,7 @@ def by_first_alone(decoder):
 @pytest.mark.parametrize(("eps", "part"), [(0.3, 0.7), (0.1, 0.9)])
 def test_errors_are_reached_by_the_second_certificate(eps, part):
     key, value, query = head(np.random.default_rng(0))
+    part = part if JIT else 1.0  # of few keys, more are needed
     made = {"structure": "cascade", "scale": 0.5}
     both = Decoder(key, value, **made).softmax(query, Error(eps))
     first = by_first_alone(Decoder(key, value, **made)).softmax(query, Error(eps))
