@@ -1,10 +1,10 @@
 """Dynamic: points that come and go, over any structure (the logarithmic method).
 
 What there is at an instant is a `Forest` that does not change (`forest.py`): static segments whose
-sizes fall to a half or less from each to the next, and a small buffer that is scanned. A change
-makes a new forest that shares what is the same and publishes it by one assignment; so readers never
-wait and never see half a batch. Deletes leave tombstones (`tombstones.py`); `rebuilding.py` says
-when segments are built anew, and `publisher.py` has it done, by the writer or by a thread in the
+sizes fall geometrically from each to the next, and a small buffer that is scanned. A change makes a
+new forest that shares what is the same and publishes it by one assignment; so readers never wait
+and never see half a batch. Deletes leave tombstones (`tombstones.py`); `rebuilding.py` says when
+segments are built anew, and `publisher.py` has it done, by the writer or by a thread in the
 background, and what came of it seen.
 
 Insert O(log n) rebuilds of a point, amortised: O(log² n) over a structure built in O(n log n).
@@ -20,7 +20,6 @@ from typing import Self
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .background import Background
 from .buffer import Buffer
 from .changes import NO_IDS, Change, all_located, as_rows, next_ids
 from .dynamic_state import DynamicState
@@ -127,7 +126,7 @@ class Dynamic(Publisher):
         forest = Forest((), empty, 0, ids is not None, ndim)
         self._forest = self._added(forest, Rows(rows, names, columns))
         if background:
-            self._background = Background(self._rebuild_waiting)
+            self._build_beside()
 
     @classmethod
     def from_state(cls, state: DynamicState, *, background: bool = False) -> Self:
@@ -143,7 +142,10 @@ class Dynamic(Publisher):
         """
         self = cls.__new__(cls)
         self._start(state.structure, state.buffer_size, state.options)
-        segments = [Segment(index) for index in state.segments]
+        segments = [
+            Segment(index, stale=stale)
+            for index, stale in zip(state.segments, state.waiting, strict=True)
+        ]
         segments = [
             segment.without(segment.ranks_of(dead)) if len(dead) else segment
             for segment, dead in zip(segments, state.dead, strict=True)
@@ -155,7 +157,7 @@ class Dynamic(Publisher):
         words = state.next_id, state.own_ids, state.weights_ndim
         self._forest = Forest([s for s in segments if len(s)], buffer, *words)
         if background:
-            self._background = Background(self._rebuild_waiting)
+            self._build_beside()
         return self
 
     def state(self) -> DynamicState:
@@ -172,6 +174,7 @@ class Dynamic(Publisher):
         return DynamicState(
             tuple(segment.index for segment in forest.segments),
             tuple(segment.dead_ids() for segment in forest.segments),
+            tuple(segment.stale for segment in forest.segments),
             forest.buffer.rows(),
             forest.next_id,
             forest._own_ids,
@@ -190,7 +193,7 @@ class Dynamic(Publisher):
         self._start(state["_structure"], state["_buffer_size"], state["_options"])
         self._forest, self._closed = state["_forest"], state["closed"]
         if state["background"] and not self._closed:
-            self._background = Background(self._rebuild_waiting)
+            self._build_beside()
 
     def insert(
         self, points: ArrayLike, ids: ArrayLike | None = None, weights: ArrayLike | None = None

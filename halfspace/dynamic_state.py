@@ -31,6 +31,7 @@ class DynamicState(NamedTuple):
 
     segments: tuple[StaticIndex, ...]  # oldest first
     dead: tuple[np.ndarray, ...]  # int64 ids of the dead points of each
+    waiting: tuple[bool, ...]  # whether each is a scan for now, to be built
     buffer: Rows  # live points of the buffer, in the order they came
     next_id: int
     own_ids: bool
@@ -43,9 +44,10 @@ class DynamicState(NamedTuple):
 def stored_dynamic(state: DynamicState) -> tuple[dict, dict[str, np.ndarray]]:
     """Metadata and arrays, as `restored_dynamic` takes them."""
     segments, arrays = [], {}
-    for i, (index, dead) in enumerate(zip(state.segments, state.dead, strict=True)):
+    of_each = zip(state.segments, state.dead, state.waiting, strict=True)
+    for i, (index, dead, waiting) in enumerate(of_each):
         metadata, parts = stored(index)
-        segments.append({"kind": index._kind, "metadata": metadata})
+        segments.append({"kind": index._kind, "metadata": metadata, "waiting": waiting})
         arrays |= {f"segments.{i}.{name}": array for name, array in parts.items()}
         arrays[f"dead.{i}"] = dead
     arrays |= {f"buffer.{name}": array for name, array in state.buffer._asdict().items()}
@@ -81,16 +83,20 @@ def restored_dynamic(metadata: dict, arrays: dict[str, np.ndarray]) -> DynamicSt
     axes = metadata["weights_ndim"]
     fits = axes in (0, 1, 2) and (axes == 2 or sizes["w"] == axes)
     expect(fits and sizes["d"] >= 1, "weights_ndim", f"that of {sizes['w']} columns", axes)
-    segments, dead = [], []
+    segments, dead, waiting = [], [], []
     for i, described in enumerate(metadata["segments"]):
         segments.append(_segment(i, described, sizes, rest))
         dead.append(_taken(f"dead.{i}", "i8", "dead", {}, rest))
         there = not len(dead[i]) or (Segment(segments[i]).ranks_of(dead[i]) >= 0).all()
         expect(there, f"dead.{i}", "ids of its points")
+        # Files of before have no such word.
+        waiting.append(described.get("waiting", False))
+        expect(type(waiting[i]) is bool, f"segments.{i}.waiting", "bool", repr(waiting[i]))
     options = _options(metadata["options"], sizes, rest)
     expect(not rest, next(iter(rest), ""), f"no such array of {KIND}", "one")
     words = (metadata[name] for name in list(_WORDS)[1:-1])
-    return DynamicState(tuple(segments), tuple(dead), buffer, *words, options)
+    each = tuple(segments), tuple(dead), tuple(waiting)
+    return DynamicState(*each, buffer, *words, options)
 
 
 def _taken(name: str, dtypes: str, shape: str, sizes: dict[str, int], arrays: dict) -> np.ndarray:

@@ -43,6 +43,11 @@ class Candidate(NamedTuple):
     def unknown(cls, name: str, note: str) -> Self:
         """One that nothing is predicted of.
 
+        Parameters
+        ----------
+        name, note : str
+            As the fields.
+
         Examples
         --------
         >>> from halfspace.plans import Candidate
@@ -54,6 +59,14 @@ class Candidate(NamedTuple):
     @classmethod
     def priced(cls, name: str, load: Load, price: Forecast, note: str) -> Self:
         """One of a forecast, whose times are nanoseconds.
+
+        Parameters
+        ----------
+        name, note : str
+            As the fields.
+        load : cost_model.Load
+            What the index is wanted for.
+        price : forecast.Forecast
 
         Examples
         --------

@@ -10,9 +10,8 @@ the points within rounding error of the plane; those come here, in two stages.
    so a tie between small integers is settled here. It holds while no part over- or underflows,
    which is checked.
 2. *Integers.* What is still open is added up without rounding in a fixed-point accumulator that
-spans
-   every product of two float64 (Kulisch; 140 limbs of 32 bits), so huge and subnormal values need
-   no special care.
+   spans every product of two float64 (Kulisch; 140 limbs of 32 bits), so huge and subnormal values
+   need no special care.
 """
 
 import math

@@ -140,6 +140,12 @@ class Publisher(ForestView):
             forest = self._forest
             self._forest = forest.replaced(segments=succeeded(forest.segments, sources, new))
 
+    def _build_beside(self) -> None:
+        """Have a thread build what waits for it, from now on."""
+        self._background = Background(self._rebuild_waiting)
+        if _next_merge(self._forest):
+            self._background.wake()
+
     def _rebuild_waiting(self) -> None:
         """Build what waits for it, beside changes."""
         with self._merging:

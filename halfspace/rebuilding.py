@@ -1,13 +1,14 @@
 """Rebuilding: which segments of a forest are made one, and when (the logarithmic method).
 
 Segments stand in the order of their age. Whenever one is made, it takes up those before it that are
-less than g times as large, so from each to the next sizes fall to 1/g or less: n points are in
-O(log n) segments, and a point is built into one at least 1 + 1/g times as large as the last, so
-O(log n) times: with a structure built in O(n log n), an insert takes O(log² n) amortised. A segment
-is built anew when a third of it is dead, which that many deletes pay for.
+less than g times as large, so from each to the next sizes fall to 1/g or less, and with what died
+since to 3/(2g) or less: n points are in O(log n) segments, and a point is built into one at least
+1 + 1/g times as large as the last, so O(log n) times: with a structure built in O(n log n), an
+insert takes O(log² n) amortised. A segment is built anew when a third of it is dead, which that
+many deletes pay for.
 
-A larger g means fewer segments to ask and more points to build: one million points, a buffer of
-32,768 at a time, are built 3.7 times each with g = 3 and 2.6 times with g = 2, into 3
+A larger g means fewer segments to ask and more points to build: one million points, 1,000 at a
+time by a buffer of 32,768, are built 3.7 times each with g = 3 and 2.6 times with g = 2, into 3
 segments and 4.
 
 Source: Bentley, Saxe 1980; Overmars 1983, "The Design of Dynamic Data Structures".
@@ -70,7 +71,8 @@ def growth(d: int) -> int:
 def next_merge(parts: Sequence[Segment | Loose], times: int) -> tuple[int, int] | None:
     """First and one past the last of the parts to make one next; None where all is well.
 
-    All is well where each is at least `times` as large as the next, and none is stale.
+    All is well where none is stale and few of each are dead. What is made takes up those before it
+    that are less than `times` as large.
 
     Examples
     --------

@@ -1,6 +1,7 @@
 """Points that come and go beside other threads and processes, and built in the background."""
 
 import multiprocessing
+import pickle
 import threading
 
 import numpy as np
@@ -118,6 +119,35 @@ def test_what_dies_wholly_while_it_is_built_is_gone(monkeypatch):
     index.close()
     assert index.snapshot().segments == ()
     assert everything(index) == []
+
+
+def kinds(index):
+    return [(type(s.index).__name__, s.stale) for s in index.snapshot().segments]
+
+
+def test_what_waits_to_be_built_still_does_after_it_was_kept(monkeypatch, tmp_path):
+    """In a file, in a pickle and in a state; a change, `compact` or a thread then builds it."""
+    _, go = held_up(monkeypatch)
+    index = Dynamic(np.empty((0, 2)), structure="kd_tree", buffer=16, background=True)
+    index.insert(cloud(60, 2))
+    assert kinds(index) == [("Scan", True)]
+    index.save(tmp_path / "saved")
+    kept = [
+        halfspace.load(tmp_path / "saved"),
+        Dynamic.from_state(index.state()),
+        Dynamic.from_state(index.state(), background=True),
+        pickle.loads(pickle.dumps(index)),
+    ]
+    go.set()
+    assert kinds(kept[0]) == kinds(kept[1]) == [("Scan", True)]
+    kept[0].compact()
+    kept[1].insert(cloud(1, 2))
+    for again in kept[2:]:
+        again._background.wait()
+    assert all(kinds(again) == [("KDTree", False)] for again in kept)
+    assert [len(again) for again in kept] == [60, 61, 60, 60]
+    for each in (index, *kept):
+        each.close()
 
 
 def failing(*arguments, **options):

@@ -11,7 +11,7 @@ from halfspace.change_records import encoded
 from halfspace.changes import Change
 from halfspace.tombstones import Rows
 
-from .file_format import changed
+from .file_format import changed, take_apart
 from .journal_model import fill, initial, opened
 from .sizes import SCALE
 
@@ -195,6 +195,23 @@ BAD_ARRAYS = {
         "segments.0: expected dimensions and columns (3, 1), got (2, 1)",
     ),
 }
+
+
+@pytest.mark.parametrize("waiting", [None, True, 3])
+def test_what_files_say_of_waiting_segments(waiting, tmp_path):
+    """Files of before say nothing; anything but a bool is refused."""
+    path = tmp_path / "index"
+    halfspace.Dynamic(np.zeros((20, 2)), structure="scan", buffer=10).save(path)
+    (segment,) = take_apart(path.read_bytes()).header["metadata"]["segments"]
+    assert segment.pop("waiting") is False
+    said = segment if waiting is None else segment | {"waiting": waiting}
+    path.write_bytes(changed(path.read_bytes(), segments=[said]))
+    if waiting == 3:
+        with pytest.raises(halfspace.InvalidFile, match=r"segments\.0\.waiting: expected bool"):
+            halfspace.load(path)
+    else:
+        (segment,) = halfspace.load(path).snapshot().segments
+        assert segment.stale == bool(waiting)
 
 
 @pytest.mark.parametrize(
