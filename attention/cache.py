@@ -25,7 +25,7 @@ from .cache_inputs import (
 from .cuts import Measures, cut_of, relu_offsets
 from .devices import to
 from .growing_heads import GrowingHeads
-from .inputs import check_relu, check_rule, check_scale, rounding_unit
+from .inputs import check_relu, check_rule, check_scale, least_rounding, rounding_unit
 from .reading import Cut, Readings, make_readings
 from .rules import Error, Rule, Sampled
 
@@ -316,8 +316,9 @@ class KVCache:
     ) -> tuple[Asked, bounds.ValueRange, Cut, Readings]:
         """Checked queries, the range of values of each, what it reads, and what is to be filled."""
         asked = as_asked(query, self._shape, self._head_dim, len(self), self._dtype)
-        measures, unit = self._heads.measures(), rounding_unit(asked.dtype)
-        cut, _, sound = cut_of(rule, asked.queries, asked.lengths, measures, self._scale, unit)
+        measures = self._heads.measures()
+        cast = rounding_unit(asked.dtype), least_rounding(asked.dtype)
+        cut, _, sound = cut_of(rule, asked.queries, asked.lengths, measures, self._scale, *cast)
         if not sound:
             self._norms(asked, measures)
         frozen(asked.queries)

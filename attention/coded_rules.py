@@ -191,13 +191,15 @@ def read_share(head, query, scale, cut, q, row, size, view, scratch, output):
 
     With `cut.left` it is an error that is allowed, which rests on where the output is.
     """
-    spans, level, averaged = expected_spans(cut, q), view.level, 0
-    mass, bar, place = _sum_weights(scratch, 0, size, level), MOST_PRODUCT, 0
-    top, total = -np.inf, 0.0
+    spans, level, counts = expected_spans(cut, q), view.level, scratch.counts
+    mass = _sum_weights(scratch, 0, size, level)
     # The heaviest keys often are neighbours, of whose mass a sample of tiles tells little.
-    times = HEAVY
+    place, before = guess_place(cut, q, spans, view, counts, 0, max(mass, 1.0), HEAVY), size
+    bar, size = _lower(head, query, scale, row, bar_at(view, place), MOST_PRODUCT, size, scratch)
+    mass += _sum_weights(scratch, before, size, level)
+    averaged, top, total = 0, -np.inf, 0.0
     while True:
-        place = guess_place(cut, q, spans, view, scratch.counts, place, max(mass, 1.0), times)
+        place = guess_place(cut, q, spans, view, counts, place, max(mass, 1.0), 1.0)
         before, new = size, bar_at(view, place)
         bar, size = _lower(head, query, scale, row, new, bar, size, scratch)
         if cut.left[q] > 0.0:
@@ -206,9 +208,6 @@ def read_share(head, query, scale, cut, q, row, size, view, scratch, output):
             spans = spans_of(cut, q, output)
         else:
             mass += _sum_weights(scratch, before, size, level)
-        if times == HEAVY:
-            times = 1.0
-            continue
         missed = missed_below(view, row, scratch.most, bar, share_sought(cut, q, spans))
         peak = peak_below(view, bar)
         found = excess(cut, q, output, missed, mass, peak)

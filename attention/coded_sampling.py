@@ -41,6 +41,10 @@ from .selection import BINS, BINS_PER_NAT
 WIDEST_GAP = 8.0
 """Proposals that may be further off than this, in nats, are not worth a draw."""
 
+CAREFUL = 0.75
+"""Part of what dropping may miss that is counted on: reading more than was thought costs more than
+draws that could have been spared."""
+
 NEVER_DRAWN = 2.0 ** float(LEAST_DRAWN)
 
 
@@ -55,7 +59,7 @@ def make_sampling(slots, value_dim):
 @part
 def _drops(cut, q, view, counts):
     """About how many keys dropping would read."""
-    place, keys = guess_place(cut, q, expected_spans(cut, q), view, counts, 0, 1.0, 1.0), 0
+    place, keys = guess_place(cut, q, expected_spans(cut, q), view, counts, 0, 1.0, CAREFUL), 0
     for i in range(place):
         keys += counts[i] * view.stride
     return keys

@@ -52,6 +52,7 @@ def cut_of(
     measures: Measures,
     scale: float,
     unit: float,
+    least: float = 0.0,
 ) -> Planned:
     """The cut of queries that see so many keys, whose numbers have not been checked.
 
@@ -64,15 +65,17 @@ def cut_of(
         Of the heads.
     scale : float
         Of scores.
-    unit : float
-        Relative rounding error of the output's dtype.
+    unit, least : float
+        Relative rounding error of the output's dtype, and that of the least numbers.
     """
     heads, m, _ = queries.shape
     wish = _wish_of(rule, lengths, scale)
     numbers, spans = np.empty((8, heads * m)), np.empty((2, heads * m, measures.low.shape[1]))
     norms, parameters, offsets, errors, left, slack, width, radius = numbers
     owners, spread = np.empty(heads * m, np.int64), measures.spread
-    sound = _fill_cut(queries, lengths, *measures, *wish[1:], scale, unit, numbers, spans, owners)
+    sound = _fill_cut(
+        queries, lengths, *measures, *wish[1:], scale, unit, least, numbers, spans, owners
+    )
     cut = Cut(
         wish.kind, parameters, offsets, spread, owners, errors, left, slack, *spans, width, radius
     )
@@ -138,6 +141,7 @@ def _fill_cut(
     eps,
     scale,
     unit,
+    least,
     numbers,
     spans,
     owners,
@@ -158,7 +162,7 @@ def _fill_cut(
             share, left, slack = parameters[i], 0.0, 0.0
             if eps >= 0.0:
                 slack = _rounding(error, lengths[i], size, width)
-                left = max(0.0, eps * (1.0 - 1e-9) - slack - unit * size)
+                left = max(0.0, eps * (1.0 - 2e-9) - slack - unit * size - least)
                 share = _share(left, width + slack)
             numbers[0, row], numbers[1, row], numbers[2, row] = norm, share, offset
             numbers[3, row], numbers[4, row], numbers[5, row] = error, left, slack

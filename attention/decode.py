@@ -29,6 +29,7 @@ from .inputs import (
     check_rule,
     check_scale,
     check_values,
+    least_rounding,
     rounding_unit,
 )
 from .reading import Cut, Readings, make_readings
@@ -230,9 +231,8 @@ class Decoder(Growth):
         visible = self._visible(len(queries), lengths)
         low, high = self._values
         measures = Measures(np.array([self._key_norm]), low[None], high[None], self._spread)
-        cut, norms, sound = cut_of(
-            rule, queries[None], visible, measures, self.scale, rounding_unit(dtype)
-        )
+        cast = rounding_unit(dtype), least_rounding(dtype)
+        cut, norms, sound = cut_of(rule, queries[None], visible, measures, self.scale, *cast)
         if not sound:
             self._norms(queries)
         readings = make_readings(len(queries), self.value_dim)

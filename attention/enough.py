@@ -20,7 +20,7 @@ from .spread import moved_mean, pull, radius
 EXPECTED_REACH = 0.55
 """Part of the values' width that an output is expected to be from the far end of their range."""
 
-EXPECTED_RADIUS = 1.2
+EXPECTED_RADIUS = 1.1
 """Times the values' distances from their centre, all squared and added up, that R is expected."""
 
 DRIFTS = 4.0
@@ -72,6 +72,8 @@ def excess(cut, q, output, missed, mass, peak):
     """How many times what is allowed is missed, where keys of at most `peak` each were not read."""
     if missed == 0.0:
         return 0.0
+    if not mass > 0.0:
+        return np.inf
     share, left = missed / (mass + missed), cut.left[q]
     times = _times(share, cut.parameters[q])
     if not left > 0.0:

@@ -28,6 +28,13 @@ def rounding_unit(dtype: DTypeLike) -> float:
     return float(np.finfo(dtype).eps) / 2.0
 
 
+def least_rounding(dtype: DTypeLike) -> float:
+    """Rounding error of a float dtype for numbers however small: half the smallest of them."""
+    if np.dtype(dtype).name == "bfloat16":
+        return 2.0**-134
+    return float(np.finfo(dtype).smallest_subnormal) / 2.0
+
+
 def output_dtype(*arrays: np.ndarray) -> np.dtype:
     """Float dtype that all inputs promote to; float64 for integers."""
     dtype = np.result_type(*arrays)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from attention import Decoder, Error, Mass, TopR, bounds
 from attention.coded_rules import _average_more, make_scratch, words_of
 from attention.cuts import Measures, cut_of
-from attention.enough import keys_needed
+from attention.enough import EXPECTED_RADIUS, EXPECTED_REACH, excess, keys_needed
 from attention.spread import spread_of, unknown_spread
 from halfspace.jit import kernel
 from halfspace.tiles import TILE
@@ -74,6 +74,17 @@ def test_heavy_keys_that_are_neighbours(rule):
 
 
 @kernel
+def times_too_much(cut, output, missed, mass, peak):
+    return excess(cut, 0, output, missed, mass, peak)
+
+
+def wide():
+    """Measures of values between -1 and 1."""
+    value = np.array([[-1.0, -1.0], [1.0, 1.0], [0.0, 0.0]])
+    return Measures(np.ones(1), value[:1], value[1:2], spread_of(value[None]))
+
+
+@kernel
 def widened(values, scores, ends, arena, output):
     """The mean of all values, taken in part after part."""
     scratch, _ = make_scratch(scores.size // TILE * TILE + TILE, arena)
@@ -121,8 +132,31 @@ def test_keys_needed_are_the_fewest(rng, n, eps):
         enough = missed <= cut.parameters[0] * (1 + 1e-12)
         if cut.left[0] > 0.0:
             mass = np.minimum(missed, kept)
-            far = np.sqrt(peak * mass) / (kept + mass) * 1.2 * np.sqrt(held.spread.squares.max())
-            reach = 0.55 * (high - low).max()
+            radius = EXPECTED_RADIUS * np.sqrt(held.spread.squares.max())
+            far = np.sqrt(peak * mass) / (kept + mass) * radius
+            reach = EXPECTED_REACH * (high - low).max()
             enough |= np.minimum(missed * reach, far) <= cut.left[0] * (1 + 1e-6)
         least = int(np.flatnonzero(enough)[0]) + 1 if enough.any() else len(share)
         assert abs(keys_needed(cut, 0, share) - least) <= 1
+
+
+def test_nothing_is_enough_of_nothing():
+    """What is undefined is not taken for an answer."""
+    cut = cut_of(Error(0.1), np.ones((1, 1, 2)), np.array([9]), wide(), 1.0, 0.0).cut
+    nowhere = np.full(2, np.nan)
+    assert times_too_much(cut, nowhere, 1.0, 0.0, 1.0) == np.inf
+    assert times_too_much(cut, np.zeros(2), 0.0, 1.0, 0.0) == 0.0
+    assert 0.0 < times_too_much(cut, np.zeros(2), 1e-9, 1.0, 1e-12) < 1.0
+    assert times_too_much(cut, np.zeros(2), 1.0, 1.0, np.inf) > 1.0
+
+
+@pytest.mark.parametrize("eps", [7e-45, 2.1e-44, 1e-40])
+def test_errors_of_the_least_floats(eps):
+    """Rounding to float32 costs as much for all numbers that are too small to be normal."""
+    rng = np.random.default_rng(3)
+    key = rng.standard_normal((300, 4), dtype=np.float32)
+    value = (1e-40 * rng.standard_normal((300, 2))).astype(np.float32)
+    decoder = Decoder(key, value, structure="cascade", scale=2.0)
+    queries = rng.standard_normal((40, 4), dtype=np.float32)
+    got = decoder.softmax(queries, Error(eps), dtype=np.float32)
+    assert (got.bound <= eps).all()
