@@ -36,7 +36,16 @@ from .coded_keys import (
     missed_below,
     peak_below,
 )
-from .enough import bins_down, excess, expected_spans, guess_place, share_sought, spans_of
+from .enough import (
+    AIMED,
+    bins_down,
+    excess,
+    expected_spans,
+    guess_place,
+    heavy_place,
+    share_sought,
+    spans_of,
+)
 from .exponential import LARGEST_EXPONENT, exponentials
 from .reading import ADDED_AT_ONCE, add_values, dot, four_dots, largest
 from .selection import SHARE, TOP_R
@@ -46,10 +55,6 @@ AHEAD = 24
 
 COARSER, LEAST_BINS = 8.0, 1e-7
 """How much wider bins get where scores reach beyond them, and bins a product at least."""
-
-
-HEAVY = 32.0
-"""Times as much as may be missed that is expected to be left by the keys that are read first."""
 
 
 class Scratch(NamedTuple):
@@ -194,12 +199,13 @@ def read_share(head, query, scale, cut, q, row, size, view, scratch, output):
     spans, level, counts = expected_spans(cut, q), view.level, scratch.counts
     mass = _sum_weights(scratch, 0, size, level)
     # The heaviest keys often are neighbours, of whose mass a sample of tiles tells little.
-    place, before = guess_place(cut, q, spans, view, counts, 0, max(mass, 1.0), HEAVY), size
-    bar, size = _lower(head, query, scale, row, bar_at(view, place), MOST_PRODUCT, size, scratch)
-    mass += _sum_weights(scratch, before, size, level)
+    place, bar, before = heavy_place(cut, q, spans, view, counts, row.size), MOST_PRODUCT, size
+    if place:
+        bar, size = _lower(head, query, scale, row, bar_at(view, place), bar, size, scratch)
+        mass += _sum_weights(scratch, before, size, level)
     averaged, top, total = 0, -np.inf, 0.0
     while True:
-        place = guess_place(cut, q, spans, view, counts, place, max(mass, 1.0), 1.0)
+        place = guess_place(cut, q, spans, view, counts, place, max(mass, 1.0), AIMED)
         before, new = size, bar_at(view, place)
         bar, size = _lower(head, query, scale, row, new, bar, size, scratch)
         if cut.left[q] > 0.0:

@@ -23,6 +23,14 @@ EXPECTED_REACH = 0.55
 EXPECTED_RADIUS = 1.1
 """Times the values' distances from their centre, all squared and added up, that R is expected."""
 
+HEAVY, FEW, MOST = 32.0, 1 / 16, 3 / 4
+"""Keys are read first, where it is not expected that most are, that leave so many times as much as
+may be missed, but few."""
+
+AIMED = 0.9
+"""Part of what may be missed that a guess aims at: a sample is not exact, and another pass costs
+more than some keys."""
+
 DRIFTS = 4.0
 """Times the rounding error of a score that may be lost of an error allowed."""
 
@@ -119,6 +127,22 @@ def guess_place(cut, q, spans, view, counts, first, mass, times):
         here = each * counts[i] * EDGES[i]
         below, mass = max(below - here, 0.0), mass + view.ratio * here
     return GUESS_BINS
+
+
+@part
+def heavy_place(cut, q, spans, view, counts, n):
+    """First bin, of n keys, that is not read first; 0 where all are read at once."""
+    place, keys = guess_place(cut, q, spans, view, counts, 0, 1.0, AIMED), 0
+    for i in range(place):
+        keys += counts[i] * view.stride
+    if keys > MOST * n:
+        return 0
+    place, keys = guess_place(cut, q, spans, view, counts, 0, 1.0, HEAVY), 0
+    for i in range(place):
+        keys += counts[i] * view.stride
+        if keys > FEW * n:
+            return i
+    return place
 
 
 @kernel

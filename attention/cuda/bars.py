@@ -15,7 +15,7 @@ from halfspace.jit import kernel
 from ..code_bounds import BINS_PER_NAT, GUESS_BINS, LOWEST
 from ..coded_keys import SURE, View, bar_below, bar_of_offset, peak_below, stride_of
 from ..coded_rules import COARSER, LEAST_BINS, bar_at, place_of_rank, sampled_rank
-from ..enough import bins_down, excess, expected_spans, guess_place, spans_of
+from ..enough import AIMED, bins_down, excess, expected_spans, guess_place, spans_of
 from ..exponential import LARGEST_EXPONENT
 from .products import AT, CONSTANT, HIGHEST, LEVEL, RATIO, SHORT, STEP, STRIDE, UNIT, WIDEN
 
@@ -46,7 +46,7 @@ def share_bars(cut, views, counts, places, bars):
     """First bars of queries that may miss some of the mass, from histograms (rows, bins)."""
     for q in range(bars.size):
         view, spans = _view_at(views, q), expected_spans(cut, q)
-        places[q] = guess_place(cut, q, spans, view, counts[q], 0, 1.0, 1.0)
+        places[q] = guess_place(cut, q, spans, view, counts[q], 0, 1.0, AIMED)
         bars[q] = bar_at(view, places[q])
 
 
@@ -74,7 +74,7 @@ def lower_shares(cut, views, counts, readings, chosen, places, bars, again):
         # From units of exp(top) to units of exp(level).
         read = mass * math.exp(min(readings.top[q] - view.level, LARGEST_EXPONENT))
         spans = spans_of(cut, q, output)
-        places[q] = guess_place(cut, q, spans, view, counts[q], place, max(read, 1.0), 1.0)
+        places[q] = guess_place(cut, q, spans, view, counts[q], place, max(read, 1.0), AIMED)
         bars[q] = min(bars[q], bar_at(view, places[q]))
 
 
