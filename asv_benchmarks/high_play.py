@@ -23,9 +23,6 @@ BEST = 100
 CHECKED = 32
 """Queries whose ids are held against the truth."""
 
-BUILDS = 3
-"""Times that the reference is built."""
-
 WARMING = 2000
 """Points over which everything is built first, so that nothing is compiled while it is timed."""
 
@@ -177,15 +174,11 @@ class Ring:
         self.outcomes: dict[Way, dict[str, Outcome]] = {way: {} for way in task.ways}
 
     def made(self, name: str, make: Callable[[Setting], Contestant]) -> Contestant:
-        """A contestant; of ours it is noted what making it takes, of the reference the median."""
-        taken, contestant = [], None
-        for _ in range(BUILDS if name == REFERENCE else 1):
-            contestant = None  # two do not fit everywhere
-            start = time.perf_counter()
-            contestant = make(self.setting)
-            taken.append(time.perf_counter() - start)
+        """A contestant; of ours it is noted what making it takes."""
+        start = time.perf_counter()
+        contestant = make(self.setting)
         if name in OURS:
-            self.builds[name] = statistics.median(taken)
+            self.builds[name] = time.perf_counter() - start
             self.held[name] = contestant.index.nbytes / self.setting.points.nbytes
         return contestant
 
