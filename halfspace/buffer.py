@@ -10,8 +10,9 @@ from functools import cached_property
 import numpy as np
 
 from .inputs import ascends
+from .norms import upper_norms
 from .scan import Scan
-from .tiles import ALL_LIVE, TILE, Tiles, frozen, upper_norms
+from .tiles import ALL_LIVE, TILE, Tiles, frozen
 from .tombstones import Rows, Segment, cleared, lanes_of, masks_of
 
 

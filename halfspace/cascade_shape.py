@@ -103,11 +103,13 @@ def _opened(trial: Trial, most: int, count: int) -> tuple[float, int]:
     And the coordinates, at most so many, that heads are to hold. Tiles of the sample are fewer, so
     they are made of fewer points.
     """
-    u = trial.points[order_points(np.ascontiguousarray(trial.points[:, :ORDER_COORDINATES]))]
-    size = int(np.clip(TILE * len(u) // max(1, count), LEAST_TILE, TILE))
+    size = int(np.clip(TILE * len(trial.points) // max(1, count), LEAST_TILE, TILE))
+    some = np.ascontiguousarray(trial.points[:, :ORDER_COORDINATES])
+    u = trial.points[order_points(some, size)]
     tiles = u[: len(u) // size * size].reshape(-1, size, u.shape[1])
     centres = tiles.mean(axis=1)
-    away = tiles - centres[:, None]
+    # From the mean of the others: as far as points lie that a mean of few does not know of.
+    away = (tiles - centres[:, None]) * (size / (size - 1))
 
     def share(p: int) -> float:
         radii = np.linalg.norm(away[..., :p], axis=2).max(axis=1)

@@ -15,12 +15,13 @@ from .code_filter import bar_of, row_product, row_score
 from .code_rows import BLOCK
 from .integer_dot import AHEAD, make_sums, products, survivors
 from .jit import kernel, part
+from .norms import OVERFLOWING
 from .predicate import LIMBS
 from .query import prepare, settled_range
 from .quickselect import select
 from .ranking import Best, offer, sort_best
 from .settling import ask_for, first_rows
-from .tiles import OVERFLOWING, TILE, live_lanes, lowest_lane, used_lanes
+from .tiles import TILE, live_lanes, lowest_lane, used_lanes
 
 LEAST_ROOM = 256
 """Candidates for the k best that there is room for, at least."""

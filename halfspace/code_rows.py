@@ -35,3 +35,32 @@ def room_of(rows, bits):
     if bits == 6:
         return rows // 3 * 16
     return rows * (8 if bits == 4 else 4)
+
+
+@part
+def pack(values, codes, bits, t, lane):
+    """Write a point's codes, zeros behind them up to the room there is, as a lane of tile t."""
+    rows, at = codes.shape[1], 4 * lane
+    if bits == 8:
+        for row in range(rows):
+            for c in range(4):
+                codes[t, row, at + c] = values[4 * row + c]
+    elif bits == 4:
+        for row in range(rows):
+            for c in range(4):
+                codes[t, row, at + c] = values[8 * row + c] | (values[8 * row + 4 + c] << 4)
+    else:
+        for row in range(0, rows, 3):
+            _pack_group(values, 16 * (row // 3), codes, t, row, at)
+
+
+@part
+def _pack_group(values, first, codes, t, row, at):
+    """Write sixteen codes of 6 bits."""
+    for c in range(first, first + 4):
+        some = values[c], values[c + 4], values[c + 8], values[c + 12]
+        place = at + c - first
+        codes[t, row, place] = (some[0] >> 2) | (some[1] >> 2 << 4)
+        codes[t, row + 1, place] = (some[2] >> 2) | (some[3] >> 2 << 4)
+        lowest = (some[0] & 3) | (some[1] & 3) << 2 | (some[2] & 3) << 4 | (some[3] & 3) << 6
+        codes[t, row + 2, place] = lowest

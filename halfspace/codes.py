@@ -23,7 +23,7 @@ from typing import Annotated, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .code_rows import GROUPS, ROW
+from .code_rows import GROUPS, ROW, pack, room_of
 from .jit import REASSOCIATED, kernel, part
 from .layout import Stored, expect
 from .query import SINGLE, gamma
@@ -187,50 +187,40 @@ def _climb(ladder, value):
     return np.int64(code) if code <= ladder.most else np.int64(-1)
 
 
-@part
-def _put(codes, bits, t, lane, j, code):
-    """Write coordinate j of a lane of a tile; codes start out as zeros."""
-    row, at, shift = j // 8, 4 * lane + j % 4, 4 * (j // 4 % 2)
-    if bits == 8:
-        row, shift = j // 4, 0
-    elif bits == 6:
-        group, place = 3 * (j // 16), j // 4 % 4
-        codes[t, group + 2, at] |= np.uint8((code & 3) << (2 * place))
-        row, code = group + place // 2, code >> 2
-    codes[t, row, at] |= np.uint8(code << shift)
-
-
 @part(flags=REASSOCIATED)
 def _round(points, i, steps, codes):
-    """Round the first coordinates of row i; bounds on the residual's norm and the codes' spread."""
+    """Round the first coordinates of row i to codes, uint8, as many as there are steps.
+
+    Bounds on the residual's norm and the codes' spread.
+    """
     low, inverse, middle = steps.low, steps.inverse, steps.middle
     most = np.float32(steps.most)
     off, wide = np.float32(0.0), np.float32(0.0)
-    for j in range(codes.size):
+    for j in range(low.size):
         exact = (points[i, j] - low[j]) * inverse[j]
         code = min(max(np.floor(exact + np.float32(0.5)), np.float32(0.0)), most)
         residual, from_middle = exact - code, code - middle[j]
         off += residual * residual
         wide += from_middle * from_middle
-        codes[j] = code
+        codes[j] = np.uint8(code)
     # `exact` is off by 4 * 2^-24 of itself, which is at most the largest code and the residual.
-    extra, more = math.sqrt(codes.size) * 1e-4, 1.0 + gamma(codes.size + 8, SINGLE)
+    extra, more = math.sqrt(low.size) * 1e-4, 1.0 + gamma(low.size + 8, SINGLE)
     return math.sqrt(off) * more + extra, math.sqrt(wide) * more + extra
 
 
 @part(flags=REASSOCIATED)
 def _norm_from(points, i, p):
     """Upper bound on the norm of row i's coordinates from p on."""
-    total = np.float32(0.0)
-    for j in range(p, points.shape[1]):
-        total += points[i, j] * points[i, j]
+    total, rest = np.float32(0.0), points[i, p:]
+    for j in range(rest.size):
+        total += rest[j] * rest[j]
     return math.sqrt(np.float64(total)) * (1.0 + gamma(points.shape[1], SINGLE)) + 1e-18
 
 
 @part
-def _make_head(points, first, last, lanes, heads, t, mean, codes):
+def _make_head(points, first, last, lanes, heads, t, mean):
     """Head of tile t, whose `lanes` are among rows first … last - 1."""
-    p, steps, count = codes.size, heads.steps, 0
+    p, steps, count = heads.centres.shape[1], heads.steps, 0
     mean[:] = 0.0
     for i in range(first, last):
         if (lanes >> np.uint64(i - first)) & _ONE:
@@ -239,10 +229,9 @@ def _make_head(points, first, last, lanes, heads, t, mean, codes):
                 mean[0, j] += points[i, j]
     for j in range(p):
         mean[0, j] /= np.float32(max(count, 1))
-    _round(mean, 0, steps, codes)
+    _round(mean, 0, steps, heads.centres[t])
     for j in range(p):
-        heads.centres[t, j] = np.uint8(codes[j])
-        mean[0, j] = codes[j]
+        mean[0, j] = heads.centres[t, j]
     radius, rest = 0.0, 0.0
     for i in range(first, last):
         if (lanes >> np.uint64(i - first)) & _ONE:
@@ -272,8 +261,8 @@ def encode(points, lengths, reach, first, leading, rows, always, bare, heads):
     leading codes among points that are not marked in `always`.
     """
     p, d, most_spread = leading.steps.low.size, points.shape[1], 0.0
-    some, every = np.empty(p, np.float32), np.empty(d, np.float32)
     codes, bits = leading.codes, leading.bits
+    some = np.zeros(room_of(codes.shape[1], bits), np.uint8)
     for i in range(points.shape[0]):
         slot = first + i
         t, lane = slot // TILE, slot % TILE
@@ -288,25 +277,21 @@ def encode(points, lengths, reach, first, leading, rows, always, bare, heads):
             rest_code = _climb(leading.rest, _norm_from(points, i, p))
         fits = residual_code >= 0 and rest_code >= 0
         if rows.codes.shape[0]:
-            off, _ = _round(points, i, rows.steps, every)
-            for j in range(d):
-                rows.codes[slot, j] = np.uint8(every[j])
+            off, _ = _round(points, i, rows.steps, rows.codes[slot])
             if not off <= rows.residual:
                 bare[t] |= bit
         if not fits:
             always[t] |= bit
             continue
         most_spread = max(most_spread, spread)
-        for j in range(p):
-            _put(codes, bits, t, lane, j, np.int64(some[j]))
-        _put(codes, bits, t, lane, p, residual_code)
+        some[p] = residual_code
         if p < d:
-            _put(codes, bits, t, lane, p + 1, rest_code)
-    p = heads.centres.shape[1]
-    mean = np.empty((1, p), np.float32)
+            some[p + 1] = rest_code
+        pack(some, codes, bits, t, lane)
+    mean = np.empty((1, heads.centres.shape[1]), np.float32)
     for start in range(0, points.shape[0] if heads.radii.size else 0, TILE):
         t, last = (first + start) // TILE, min(start + TILE, points.shape[0])
-        _make_head(points, start, last, ~always[t], heads, t, mean, some[:p])
+        _make_head(points, start, last, ~always[t], heads, t, mean)
     return most_spread
 
 
@@ -314,15 +299,16 @@ def encode(points, lengths, reach, first, leading, rows, always, bare, heads):
 def _put_heads(heads, leading, d):
     """Write the codes of heads; the largest spread."""
     p, codes, middle, most = heads.centres.shape[1], leading.codes, leading.steps.middle, 0.0
+    some = np.zeros(room_of(codes.shape[1], leading.bits), np.uint8)
     for t in range(heads.radii.size):
         wide = 0.0
         for j in range(p):
-            _put(codes, leading.bits, t // TILE, t % TILE, j, np.int64(heads.centres[t, j]))
-            wide += (np.float64(heads.centres[t, j]) - middle[j]) ** 2
-        _put(codes, leading.bits, t // TILE, t % TILE, p, _climb(leading.residual, heads.radii[t]))
+            some[j] = heads.centres[t, j]
+            wide += (np.float64(some[j]) - middle[j]) ** 2
+        some[p] = _climb(leading.residual, heads.radii[t])
         if p < d:
-            rest = _climb(leading.rest, heads.rests[t])
-            _put(codes, leading.bits, t // TILE, t % TILE, p + 1, rest)
+            some[p + 1] = _climb(leading.rest, heads.rests[t])
+        pack(some, codes, leading.bits, t // TILE, t % TILE)
         most = max(most, wide)
     return math.sqrt(most) * 1.001
 

@@ -70,7 +70,8 @@ class _Scratch(NamedTuple):
     product: np.ndarray  # (d,)
     matrix: np.ndarray  # (d, d)
     frame: np.ndarray  # (d, d)
-    sample: np.ndarray  # (AXIS_SAMPLE, d)
+    sample: np.ndarray  # (d, AXIS_SAMPLE)
+    along: np.ndarray  # (AXIS_SAMPLE,)
 
 
 class _Split(NamedTuple):
@@ -134,7 +135,7 @@ def _choose(points, tests, members, half, cap, state, scratch, best):
             for j in range(axis.size):
                 axis[j] = sign * tests.normals[p, j]
         elif candidate == DRAWN:
-            principal_axis(points, scratch.sample, axis, scratch.product)
+            principal_axis(points, scratch.sample, scratch.along, axis, scratch.product)
             factor = PREFERENCE
         elif not is_round:
             for j in range(axis.size):
@@ -197,10 +198,11 @@ def partition(points, order, unit, target, normals, given, through, seed, ends, 
         np.empty(d),
         np.empty((d, d)),
         np.empty((d, d)),
-        np.empty((AXIS_SAMPLE, d)),
+        np.empty((d, AXIS_SAMPLE)),
+        np.empty(AXIS_SAMPLE),
     )
     best = _Split(np.empty(d), np.empty((d, d)), np.full(words, none))
-    keys, rows, moved = np.empty(m, points.dtype), np.empty(m, np.int32), np.empty_like(points)
+    keys, some = np.empty(m, points.dtype), np.empty(m, points.dtype)
     starts, masks = np.zeros(ends.size, np.int64), np.full((ends.size, words), none)
     sides, weights = tests.sides, tests.weights
     draw_sample(points, tests.sample, state)
@@ -229,7 +231,7 @@ def partition(points, order, unit, target, normals, given, through, seed, ends, 
         else:
             project(points[first:last], best.axis, keys)
         middle = first + int(share * (last - first) + 0.5)
-        divide(points[first:last], order[first:last], middle - first, keys, rows, moved)
+        divide(points[first:last], order[first:last], middle - first, keys, some)
         starts[classes], ends[classes], ends[c] = middle, last, middle
         for word in range(words):
             masks[classes, word] = masks[c, word] & ~best.mask[word]

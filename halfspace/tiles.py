@@ -15,14 +15,11 @@ from numba.extending import typeof_impl
 from . import parallel
 from .jit import MARGIN_COVERED, part
 from .layout import Stored, expect
+from .norms import upper_norms
 from .predicate import exact_sign
 from .query import settled_range
 
 TILE = 64
-
-OVERFLOWING = 1e30, 1e300
-"""Norms of float32 and float64 points, times d + 1, from which on a score may overflow the floats
-it is summed in, so that nothing may be settled."""
 
 LINE = 64
 """Bytes that come from memory at once."""
@@ -58,18 +55,6 @@ def _type_of_row_tiles(tiles, context):
     """One type for kernels; numpy calls a view of one tile, or of one coordinate, contiguous."""
     data, *rest = (typeof_impl(field, context) for field in tiles)
     return types.BaseTuple.from_types([data.copy(layout="A"), *rest], RowTiles)
-
-
-@np.errstate(over="ignore", under="ignore", invalid="ignore")
-def upper_norms(rows: np.ndarray) -> np.ndarray:
-    """Upper bounds on the norms of rows (n, d), float64; infinite where scores may overflow."""
-    wide = rows.astype(np.float64)
-    largest = np.abs(wide).max(axis=1, initial=0.0)
-    unit = np.where(largest > 0.0, largest, 1.0)[:, None]
-    norms = largest * np.sqrt(np.square(wide / unit).sum(axis=1)) * (1.0 + 1e-10)
-    limit = OVERFLOWING[0] if rows.itemsize == 4 else OVERFLOWING[1]
-    norms = np.where(largest > 0.0, norms + 2.0**-1074, 0.0)
-    return np.where(norms * (rows.shape[1] + 1) < limit, norms, np.inf)
 
 
 def _fill(
