@@ -1,6 +1,13 @@
-"""The first stage of a cascade alone: how fast its codes are read by one query, on one thread."""
+"""The first stage of a cascade alone: how fast its codes are read by one query, on one thread.
+
+Queries are asked one after another, so that codes that caches hold are read from there, and faster
+than memory allows. Beside that stands the first query after a while, when memory has them, and a
+plain loop over as many bytes in the same state: reading little begins slowly.
+"""
 
 from collections.abc import Callable
+from math import ceil
+from typing import NamedTuple
 
 import numpy as np
 
@@ -9,6 +16,18 @@ from halfspace.cascade_stages import MOST, make_targets
 from halfspace.integer_dot import Errand, make_sums, sweep
 from halfspace.jit import kernel
 from halfspace.tiles import TILE, used_lanes
+
+from .bandwidth import Reads
+from .clock import medians, seconds
+from .duel import Limits
+
+
+class CodeRates(NamedTuple):
+    """Bytes of codes a second."""
+
+    in_turn: float  # one query after another
+    first: float  # of a query, after other work
+    plain: float  # of a plain loop, after other work
 
 
 @kernel
@@ -44,3 +63,28 @@ def code_stage(index: halfspace.Cascade, normal: np.ndarray) -> Callable[[], int
     targets = targets._replace(bars=np.full_like(targets.bars, MOST))
     nothing, leading = np.zeros(1, np.int64), cascade.leading
     return lambda: _read_codes(leading.codes, leading.bits, targets, nothing)
+
+
+def code_rates(
+    index: halfspace.Cascade, normal: np.ndarray, reads: Reads, limits: Limits
+) -> CodeRates:
+    """Time the stage, as often in turn as a timing lasts, and after other memory was read."""
+    stage, codes = code_stage(index, normal), index.structure.leading.codes
+    words = codes.reshape(-1).view(np.int64)
+    stage()
+    times = max(1, ceil(limits.seconds / seconds(stage)))
+    taken = medians(
+        {
+            "in turn": lambda: [stage() for _ in range(times)],
+            **reads.tasks(),
+            "first": stage,
+            **{f"{name} again": task for name, task in reads.tasks().items()},
+            "plain": words.sum,
+        },
+        limits.rounds,
+    )
+    return CodeRates(
+        codes.nbytes * times / taken["in turn"],
+        codes.nbytes / taken["first"],
+        codes.nbytes / taken["plain"],
+    )

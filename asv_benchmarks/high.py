@@ -16,7 +16,7 @@ from .duel import Limits
 from .high_contestants import BATCHED, SINGLE, TOP
 from .high_play import BEST_ONE, COUNTS, ONE, Plan, batches, play_site
 from .high_sites import DIMENSIONS, KINDS, Choice, sites
-from .high_tables import show_builds, show_floor, show_site, show_targets
+from .high_tables import show_autos, show_builds, show_floor, show_site, show_targets
 
 REDUCED = Plan(
     Choice(kinds=("gauss", "decaying"), dims=(64, 128)),
@@ -47,6 +47,7 @@ def show_high(threads: int, plan: Plan | None = None) -> None:
         return
     show_builds(cells)
     show_floor(cells)
+    show_autos(cells)
     show_targets(cells)
 
 

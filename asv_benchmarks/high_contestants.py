@@ -134,21 +134,37 @@ def told(structure: Callable[..., halfspace.Index], **wishes: int) -> Callable[[
     return lambda s: Own(structure(s.points, queries=s.normals, expected_count=s.count, **wishes))
 
 
+REFERENCE = "Cascade"
+"""Ours to which all others are compared."""
+
+UNTOLD = "Cascade, told nothing"
+
 BUILT = "build"
 
 TOLD = "build, told all"
 
-OURS: dict[str, Callable[[Setting], Contestant]] = {
+STRUCTURES: dict[str, Callable[[Setting], Contestant]] = {
+    REFERENCE: told(halfspace.Cascade),
+    UNTOLD: lambda s: Own(halfspace.Cascade(s.points)),
+    "Scan": lambda s: Own(halfspace.Scan(s.points)),
+    "KDTree": lambda s: Own(halfspace.KDTree(s.points)),
+    "PartitionTree": lambda s: Own(halfspace.PartitionTree(s.points)),
+}
+"""Ours that are asked for by name."""
+
+AUTOS: dict[str, Callable[[Setting], Contestant]] = {
     BUILT: lambda s: Own(halfspace.build(s.points)),
     TOLD: told(halfspace.build, expected_queries=EXPECTED_QUERIES),
-    "Scan": lambda s: Own(halfspace.Scan(s.points)),
 }
+"""What `build` chooses, told nothing and told all."""
 
-if hasattr(halfspace, "Cascade"):
-    OURS = {"Cascade": told(halfspace.Cascade), **OURS}
+OURS = STRUCTURES | AUTOS
 
-REFERENCE = next(iter(OURS))
-"""Ours to which all others are compared."""
+RIVALS = {BUILT: tuple(name for name in STRUCTURES if name != REFERENCE), TOLD: tuple(STRUCTURES)}
+"""Structures that are told no more than what `build` is."""
+
+PARTITION_DIMENSIONS = 32
+"""Dimensions beyond which no partition tree is tried."""
 
 SINGLE = (NumpyRows, FaissScaled, FaissPanorama, FaissPanoramaTurned, TorchRows, SklearnBall)
 """Rivals asked one query at a time."""
@@ -158,6 +174,7 @@ BATCHED = (NumpyProduct, FaissScaled, FaissPanorama, FaissPanoramaTurned)
 TOP = (NumpyRows, FaissScaled, FaissPanorama, FaissPanoramaTurned, TorchRows)
 
 
-def suits(peer: type[Contestant], d: int) -> bool:
-    """Whether it is worth trying in that many dimensions."""
-    return d <= BALL_DIMENSIONS or peer is not SklearnBall
+def suits(name: str, d: int) -> bool:
+    """Whether a contestant is worth trying in that many dimensions."""
+    most = {SklearnBall.name: BALL_DIMENSIONS, "PartitionTree": PARTITION_DIMENSIONS}
+    return d <= most.get(name, d)

@@ -12,10 +12,20 @@ import halfspace
 from . import data, sizes, truth
 from .bandwidth import Reads
 from .clock import medians, without_collections
-from .code_stage import code_stage
+from .code_stage import CodeRates, code_rates
 from .contestants import Contestant, present
 from .duel import Asked, Limits, Outcome, Side, Way, duel, pace, wrong_ids
-from .high_contestants import BATCHED, OURS, REFERENCE, SINGLE, TOP, Setting, suits
+from .high_contestants import (
+    AUTOS,
+    BATCHED,
+    OURS,
+    REFERENCE,
+    RIVALS,
+    SINGLE,
+    TOP,
+    Setting,
+    suits,
+)
 from .high_sites import Choice, Site
 
 BEST = 100
@@ -83,7 +93,14 @@ class Floor(NamedTuple):
 
     nbytes: float
     rate: float  # bytes a second that this machine reads
-    code_rate: float | None  # that its first stage alone reads; of one thread
+    codes: CodeRates | None  # of its first stage alone; of one thread
+
+
+class Beaten(NamedTuple):
+    """What `build` chose beside the best of the structures that are told as much."""
+
+    structure: str
+    ratio: float  # times its time, in one duel
 
 
 class Cell(NamedTuple):
@@ -96,6 +113,7 @@ class Cell(NamedTuple):
     outcomes: dict[str, dict[str, Outcome]]
     builds: dict[str, float]  # seconds, of ours
     held: dict[str, float]  # bytes over those of the points, of ours
+    autos: dict[str, dict[str, Beaten]]  # by way of asking and what is told
     rotation: float  # seconds of a product (n, d) @ (d, d)
     floor: Floor | None
 
@@ -135,11 +153,11 @@ def tasks(points: np.ndarray, normals: np.ndarray, plan: Plan) -> Iterator[Task]
 def entrants(ways: Sequence[Way], d: int, plan: Plan) -> dict[str, tuple[Callable, list[Way]]]:
     """Everybody but the reference: how they are made, and in which ways they can be asked."""
     found = {name: (make, list(ways)) for name, make in OURS.items() if name != REFERENCE}
-    peers = dict.fromkeys(peer for way in ways for peer in way.peers if suits(peer, d))
+    peers = dict.fromkeys(peer for way in ways for peer in way.peers)
     for peer in present(list(peers))[0]:
         its_ways = [way for way in ways if peer in way.peers]
         found[peer.name] = (lambda s, peer=peer: peer(s.points, s.threads), its_ways)
-    return {name: how for name, how in found.items() if plan.plays(name)}
+    return {name: how for name, how in found.items() if plan.plays(name) and suits(name, d)}
 
 
 def warm(setting: Setting, plan: Plan) -> None:
@@ -149,7 +167,7 @@ def warm(setting: Setting, plan: Plan) -> None:
     halfspace.warmup((setting.points.dtype.type,))
     small = setting._replace(points=setting.points[:WARMING], count=min(setting.count, WARMING))
     for name, make in OURS.items():
-        if plan.plays(name):
+        if plan.plays(name) and suits(name, setting.points.shape[1]):
             make(small)
 
 
@@ -172,6 +190,7 @@ class Ring:
         self.reference = self.made(REFERENCE, OURS[REFERENCE])
         self.paces = {way: pace(self.reference, way, task.asked, limits) for way in task.ways}
         self.outcomes: dict[Way, dict[str, Outcome]] = {way: {} for way in task.ways}
+        self.autos: dict[Way, dict[str, Beaten]] = {way: {} for way in task.ways}
 
     def made(self, name: str, make: Callable[[Setting], Contestant]) -> Contestant:
         """A contestant; of ours it is noted what making it takes."""
@@ -190,6 +209,20 @@ class Ring:
                 side, contestant, way, self.task.asked, self.task.truths, self.limits
             )
 
+    def meet_best(self, name: str, contestant: Contestant, ways: Sequence[Way]) -> None:
+        """Let what `build` chose meet the best structure that is told as much."""
+        for way in ways:
+            times = {REFERENCE: 1.0} | {n: o.ratio for n, o in self.outcomes[way].items()}
+            best = min((n for n in RIVALS[name] if n in times), key=times.__getitem__, default=name)
+            ratio = times[name]
+            if best not in (REFERENCE, name):
+                rival = OURS[best](self.setting)
+                side = Side(rival, pace(rival, way, self.task.asked, self.limits))
+                ratio = duel(
+                    side, contestant, way, self.task.asked, self.task.truths, self.limits
+                ).ratio
+            self.autos[way][name] = Beaten(best, ratio)
+
     def own_outcome(self, way: Way) -> Outcome:
         """What the reference did in all its duels."""
         taken = statistics.median(outcome.own_time for outcome in self.outcomes[way].values())
@@ -202,7 +235,10 @@ def play(site: Site, setting: Setting, task: Task, plan: Plan, rotation: float) 
     warm(setting, plan)
     ring = Ring(setting, task, plan.limits)
     for name, (make, ways) in entrants(task.ways, setting.points.shape[1], plan).items():
-        ring.meet(name, ring.made(name, make), ways)
+        contestant = ring.made(name, make)
+        ring.meet(name, contestant, ways)
+        if name in AUTOS:
+            ring.meet_best(name, contestant, ways)
     return Cell(
         site,
         setting.points.shape,
@@ -211,6 +247,7 @@ def play(site: Site, setting: Setting, task: Task, plan: Plan, rotation: float) 
         {w.title: {REFERENCE: ring.own_outcome(w)} | ring.outcomes[w] for w in task.ways},
         ring.builds,
         ring.held,
+        {way.title: ring.autos[way] for way in task.ways},
         rotation,
         floor_of(ring.reference.index, task, plan, setting.threads),
     )
@@ -224,12 +261,12 @@ def floor_of(index: halfspace.Index, task: Task, plan: Plan, threads: int) -> Fl
     if nbytes is None:
         return None
     reads = Reads(int(BANDWIDTH_BYTES * min(1.0, sizes.scale())), threads)
-    stages = {}
+    rounds = plan.limits.rounds
+    rate = reads.rate(medians(reads.tasks(), rounds))
+    codes = None
     if threads == 1:
-        stages["codes"] = code_stage(index, task.asked.normals[0])
-    taken = medians(reads.tasks() | stages, plan.limits.rounds)
-    code_rate = index.structure.leading.codes.nbytes / taken["codes"] if stages else None
-    return Floor(nbytes, reads.rate(taken), code_rate)
+        codes = code_rates(index, task.asked.normals[0], reads, plan.limits)
+    return Floor(nbytes, rate, codes)
 
 
 def play_site(site: Site, plan: Plan, threads: int) -> Iterator[Cell]:

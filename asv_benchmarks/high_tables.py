@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from .duel import Outcome, Way
-from .high_contestants import BUILT, OURS, REFERENCE, TOLD, FaissScaled
-from .high_play import BEST_ONE, ONE, Cell, batches
+from .high_contestants import AUTOS, OURS, REFERENCE, FaissScaled
+from .high_play import BEST_ONE, ONE, Cell, Floor, batches
 from .tables import show
 
 AUTO_SLACK = 1.1
@@ -74,23 +74,34 @@ def show_site(cells: Sequence[Cell]) -> None:
         )
 
 
+def shown_build(cell: Cell, name: str) -> str:
+    """Seconds and size of an index of ours."""
+    return f"{cell.builds[name]:.2f} s, {cell.held[name]:.2f}x" if name in cell.builds else ""
+
+
 def show_builds(cells: Sequence[Cell]) -> None:
     """Seconds to build ours, beside a product that rotates all points, and their size."""
-    ours = list(cells[0].builds)
+    ours = [name for name in OURS if any(name in cell.builds for cell in cells)]
     show(
         "Building, and bytes over those of the points",
-        ["", "ids", "X @ R", *ours, "times X @ R"],
+        ["", "ids", "X @ R", *ours, f"{REFERENCE} / X @ R"],
         [
             [
                 cell.site.name,
                 cell.label,
                 f"{cell.rotation:.2f} s",
-                *(f"{cell.builds[name]:.2f} s, {cell.held[name]:.2f}x" for name in ours),
+                *(shown_build(cell, name) for name in ours),
                 f"{rotations(cell):.1f}",
             ]
             for cell in cells
         ],
     )
+
+
+def shown_rates(floor: Floor) -> list[str]:
+    """Rates at which codes are read, and shares of the memory's."""
+    rates = floor.codes or ()
+    return [f"{rate / 1e9:.1f} GB/s, {rate / floor.rate:.0%}" for rate in rates] or [""] * 3
 
 
 def show_floor(cells: Sequence[Cell]) -> None:
@@ -101,7 +112,6 @@ def show_floor(cells: Sequence[Cell]) -> None:
             continue
         n, d = cell.shape
         taken, least = cell.outcomes[ONE.title][REFERENCE].time, cell.floor.nbytes / cell.floor.rate
-        alone = cell.floor.code_rate
         rows.append(
             [
                 cell.site.name,
@@ -112,12 +122,13 @@ def show_floor(cells: Sequence[Cell]) -> None:
                 f"{1e3 * least:.3f}",
                 f"{1e3 * taken:.3f}",
                 f"{taken / least:.2f}x",
-                "" if alone is None else f"{alone / 1e9:.1f} GB/s, {alone / cell.floor.rate:.0%}",
+                *shown_rates(cell.floor),
             ]
         )
     if rows:
         reading = ["MB read", "of points", "GB/s", "floor ms"]
-        header = ["", "ids", *reading, "ms", "times floor", "codes alone"]
+        alone = ["codes alone", "first after other work", "plain loop then"]
+        header = ["", "ids", *reading, "ms", "times floor", *alone]
         show(f"How close {REFERENCE} comes to reading what it reads", header, rows)
     else:
         print(f"\nHow close to the floor: {REFERENCE} does not tell what it reads")
@@ -157,17 +168,35 @@ def most_row(
     return [f"{what} ({where})", f"at most {most:g}x", f"{value(worst):.2f}x", met]
 
 
+def shown_autos(cell: Cell, name: str) -> Iterable[str]:
+    """Ways in which `build` was asked, and what it took there over the best structure."""
+    for title, beaten in cell.autos.items():
+        if name in beaten:
+            yield f"{beaten[name].ratio:.2f} of {beaten[name].structure} ({title})"
+
+
+def show_autos(cells: Sequence[Cell]) -> None:
+    """What `build` chose beside the best structure that is told as much, and what telling gives."""
+    names = [name for name in AUTOS if name in cells[0].builds]
+    rows = [
+        [cell.site.name, f"{cell.count:,}", name, ", ".join(shown_autos(cell, name))]
+        for cell in cells
+        for name in names
+    ]
+    if rows:
+        title = "What build chose: times the best of the structures that are told as much"
+        show(title, ["", "ids", "", "ratios"], rows)
+
+
 def over_best(cell: Cell, name: str) -> float:
-    """Times the best of ours that one of ours takes, in the way where it is worst."""
-    return max(
-        outcomes[name].ratio / min(outcomes[own].ratio for own in cell.builds)
-        for outcomes in cell.outcomes.values()
-    )
+    """Times the best structure, told as much, that `build` takes, in the way where it is worst."""
+    return max(beaten[name].ratio for beaten in cell.autos.values())
 
 
 def over_best_row(cells: Sequence[Cell], name: str) -> list[str]:
-    """Whether what `build` makes is near the best of ours everywhere."""
-    return most_row(f"{name} / best of ours", AUTO_SLACK, cells, lambda c: over_best(c, name))
+    """Whether what `build` makes is near the best structure everywhere."""
+    what = f"{name} / best structure told as much"
+    return most_row(what, AUTO_SLACK, cells, lambda c: over_best(c, name))
 
 
 def rotations(cell: Cell) -> float:
@@ -179,7 +208,7 @@ def show_targets(cells: Sequence[Cell]) -> None:
     """Say whether every target is met that this run has cells for; the worst cell counts."""
     rows = [
         *rival_rows(cells),
-        *(over_best_row(cells, name) for name in (BUILT, TOLD) if name in cells[0].builds),
+        *(over_best_row(cells, name) for name in AUTOS if name in cells[0].builds),
         most_row("bytes / points'", MOST_MEMORY, cells, lambda c: c.held[REFERENCE]),
     ]
     if at_128 := [cell for cell in cells if cell.shape[1] == 128]:
