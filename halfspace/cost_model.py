@@ -69,29 +69,32 @@ OPENED_TILE = 30.0
 OPEN_POINT, OPEN_COORDINATE = 12.0, 0.8
 """ns a point whose floats are read, and for each coordinate."""
 
-CASCADE_BUILD, CASCADE_BUILD_COORDINATE = 150.0, 17.0
+CASCADE_BUILD, CASCADE_BUILD_COORDINATE = 10.0, 6.8
 """ns a point to build a cascade, and for each of its coordinates."""
 
-CASCADE_ORDER = 700.0
+CASCADE_ORDER = 300.0
 """ns a point to put points in order, where that lets a cascade skip tiles."""
 
-CASCADE_FIT, CASCADE_FIT_COORDINATE = 1e7, 7e5
+CASCADE_FIT, CASCADE_FIT_COORDINATE = 3e6, 3e5
 """ns to fit a cascade to samples, and for each of their coordinates."""
 
-SCAN_BUILD, SCAN_BUILD_COORDINATE = 70.0, 3.5
+SCAN_BUILD, SCAN_BUILD_COORDINATE = 10.0, 0.95
 """ns a point to build a scan, and for each of its coordinates."""
 
-KD_BUILD, KD_BUILD_COORDINATE, KD_BUILD_FRAME = 250.0, 50.0, 9.2
+KD_BUILD, KD_BUILD_COORDINATE, KD_BUILD_FRAME = 130.0, 27.0, 1.6
 """ns a point to build a kd-tree, for each coordinate, and for each entry of its oriented frame."""
 
-KD_BUILD_WIDE, KD_BUILD_WIDE_COORDINATE = 300.0, 80.0
+KD_BUILD_WIDE, KD_BUILD_WIDE_COORDINATE = 20.0, 25.5
 """The same for a tree without oriented frames."""
 
-KD_BUILD_DOUBLING = 0.03
+KD_BUILD_DOUBLING = 0.05
 """Share by which a point's cost grows each time that points beyond `FEW` double."""
 
-PARTITION_BUILD, PARTITION_BUILD_COORDINATE, PARTITION_BUILD_DOUBLING = 1250.0, 285.0, 0.01
+PARTITION_BUILD, PARTITION_BUILD_COORDINATE, PARTITION_BUILD_DOUBLING = 1170.0, 149.0, 0.01
 """The same three for a partition tree, whose bounds are a small part of its build."""
+
+PARTITION_TESTED, PARTITION_BUILD_FURTHER = 16, 50.0
+"""Coordinates up to which that holds, and what each beyond them costs."""
 
 FEW = 2048
 
@@ -233,7 +236,8 @@ def kd_build(load: Load) -> float:
 
 def partition_build(load: Load) -> float:
     """Nanoseconds to build a partition tree."""
-    point = PARTITION_BUILD + PARTITION_BUILD_COORDINATE * load.d
+    point = PARTITION_BUILD + PARTITION_BUILD_COORDINATE * min(load.d, PARTITION_TESTED)
+    point += PARTITION_BUILD_FURTHER * max(0, load.d - PARTITION_TESTED)
     return load.n * point * (1.0 + PARTITION_BUILD_DOUBLING * _doublings(load.n))
 
 

@@ -1,4 +1,4 @@
-"""plan: which structure, from the data and what will be asked of it. build: build that one.
+"""plan: which structure, from the data and what will be asked of it. build: build one.
 
 Every candidate is priced by build + expected_queries * query (`cost_model.py`), the queries asked
 in batches, on one thread. Scans are priced in closed form. So is what any other costs at least, and
@@ -20,6 +20,7 @@ from .forecast import Limits, Sample
 from .index import Index
 from .inputs import as_count, as_normals, as_points
 from .plans import Candidate, Plan
+from .runoff import PROBES, Probes, pays, run_off
 from .scan import Scan
 from .static_index import StaticIndex
 from .structures import STRUCTURES, Structure
@@ -273,7 +274,8 @@ def build(
         Points a report is expected to hold; 1 % of them if not given.
     expected_queries : int, optional
         Queries the index is expected to answer in its life; 10,000 if not given. A scan is best for
-        few, and the more there are, the more building may cost.
+        few, and the more there are, the more building may cost. Where they are many, what else may
+        win is built as well, and the clock decides (`runoff.py`).
     memory : int, optional
         Bytes the index may take.
 
@@ -315,7 +317,22 @@ def build(
             Scan(rows, ids=ids, weights=weights),
             f"{index!r} takes {index.nbytes} bytes",
         )
+    elif expected_queries is not None and pays(chosen):
+        probes = _probes(index, rows, normals, wishes)
+        index, said = run_off(
+            index, chosen, memory, lambda name: _make(name, rows, ids, weights, options), probes
+        )
+        reason = "\n".join([reason, *("  " + line for line in said.splitlines())])
     return _checked(index, memory, reason)
+
+
+def _probes(index: Index, points: np.ndarray, normals: np.ndarray | None, wishes: Wishes) -> Probes:
+    """Half-spaces like those to come."""
+    if normals is None or not normals.any():
+        normals = random_directions(points, PROBES)
+    count = wishes.expected_count
+    count = round(USUAL_SHARE * len(points)) if count is None else min(count, len(points))
+    return Probes.of(index, points, normals, count)
 
 
 def _make(

@@ -1,0 +1,188 @@
+"""Run-off: where asking far outweighs building, what else may win is built too, and all are asked.
+
+Forecasts tell apart what differs much (`planner.py`), not near ties, and structures differ in what
+a batch saves. So the structure that was chosen is asked half-spaces of the size and kind that are
+expected, one by one and in a batch, and so are others that might be faster, as many as can be built
+in a small part of the time that all the asking to come takes. The winner is the one whose worse way
+of the two is nearest to the best there: the least of max(t_1 / min t_1, t_m / min t_m).
+
+Here a clock is read: which of two that are about as fast is taken may differ between builds. Their
+answers do not.
+"""
+
+import time
+from collections.abc import Callable, Iterable
+from typing import NamedTuple, Self
+
+import numpy as np
+
+from .index import Index
+from .plans import Plan
+
+BUILT_SHARE = 0.2
+"""Of the time that asking is to take, what building others may."""
+
+HOPELESS = 8.0
+"""Times what was measured of the chosen one that a forecast may be before nobody believes it."""
+
+CLEAR = 1.5
+"""Times the fastest's time, in both ways, from which on once is enough."""
+
+ROUNDS = 5
+
+SINGLES, PROBE_SECONDS, PROBE_SHARE = 32, 0.02, 1e-3
+"""Half-spaces asked one by one in a round, at most, and about how long that may take; no more than
+such a share of all the asking."""
+
+BATCH = 2
+"""Half-spaces in a batch, for each one asked by itself."""
+
+PROBES = BATCH * SINGLES
+
+SAMPLE, RELIABLE = 32_768, 16.0
+"""Points whose scores say where a half-space of the size that is expected lies, and how many of
+them it is to hold at least."""
+
+LARGEST_OFFSET = 1e300
+
+
+class Probes(NamedTuple):
+    """Half-spaces like those to come."""
+
+    normals: np.ndarray  # (m, d) float64
+    offsets: np.ndarray  # (m,)
+
+    @classmethod
+    def of(cls, index: Index, points: np.ndarray, normals: np.ndarray, count: int) -> Self:
+        """Along some of the normals, each with about `count` of the points (n, d) of an index."""
+        rng = np.random.default_rng(0)
+        normals = normals[np.abs(normals).max(axis=1, initial=0.0) > 0.0]
+        normals = normals[rng.permutation(len(normals))[:PROBES]]
+        size = min(SAMPLE, len(points))
+        rank = count * size / len(points)
+        if rank < RELIABLE or not len(normals):
+            scores = index.top(normals, max(1, count)).scores[:, -1]
+        else:
+            rows = points[rng.choice(len(points), size, replace=False)]
+            with np.errstate(all="ignore"):
+                scores = rows.astype(np.float64) @ normals.T
+            scores = np.partition(scores, size - round(rank), axis=0)[size - round(rank)]
+        offsets = np.clip(np.nan_to_num(scores), -LARGEST_OFFSET, LARGEST_OFFSET)
+        return cls(normals, offsets)
+
+    def first(self, size: int) -> "Probes":
+        """As many of them."""
+        return Probes(self.normals[:size], self.offsets[:size])
+
+
+class Pace(NamedTuple):
+    """Seconds a query."""
+
+    alone: float
+    batch: float
+
+    def over(self, other: Self) -> tuple[float, float]:
+        """Times the other's."""
+        return self.alone / other.alone, self.batch / other.batch
+
+    def text(self) -> str:
+        """Both, in milliseconds."""
+        return f"{1e3 * self.alone:.3g} ms alone, {1e3 * self.batch:.3g} in a batch"
+
+
+def _pace(index: Index, singles: Probes, batch: Probes) -> Pace:
+    start = time.perf_counter()
+    for normal, offset in zip(*singles, strict=True):
+        index.report(normal, offset)
+    middle = time.perf_counter()
+    index.report(*batch)
+    end = time.perf_counter()
+    return Pace((middle - start) / len(singles.offsets), (end - middle) / len(batch.offsets))
+
+
+class _Course:
+    """What every contender is asked, as much as the first one answers in the time there is."""
+
+    def __init__(self, index: Index, probes: Probes, queries: int) -> None:
+        few = probes.first(2)
+        _pace(index, few, few)  # compiles
+        each = _pace(index, few, few).alone
+        singles = int(np.clip(min(PROBE_SECONDS / each, PROBE_SHARE * queries), 2, SINGLES))
+        self.singles, self.batch = probes.first(singles), probes.first(BATCH * singles)
+
+    def once(self, index: Index) -> Pace:
+        """Time of one round, after one that is not timed."""
+        few = self.singles.first(2)
+        _pace(index, few, few)
+        return _pace(index, self.singles, self.batch)
+
+    def rounds(self, contenders: Iterable[Index]) -> list[Pace]:
+        """Median times of all, asked in turns."""
+        contenders = list(contenders)
+        paces = [
+            [_pace(index, self.singles, self.batch) for index in contenders] for _ in range(ROUNDS)
+        ]
+        return [Pace(*np.median(each, axis=0)) for each in np.swapaxes(paces, 0, 1)]
+
+
+def _contenders(plan: Plan, pace: Pace) -> list[str]:
+    """Others that may be faster than the chosen one, best first, while building them is little."""
+    room = BUILT_SHARE * plan.expected_queries * (pace.alone + pace.batch) / 2.0
+    found = []
+    for candidate in sorted(plan.candidates, key=lambda each: each.query):
+        hopeful = candidate.query <= HOPELESS * max(pace)
+        if candidate.name != plan.structure and hopeful and candidate.build <= room:
+            found.append(candidate.name)
+            room -= candidate.build
+    return found
+
+
+def pays(plan: Plan) -> bool:
+    """Whether there is room for a run-off even if the forecast is short by as much as it may be."""
+    query = next(each.query for each in plan.candidates if each.name == plan.structure)
+    return bool(_contenders(plan, Pace(HOPELESS * query, HOPELESS * query)))
+
+
+def run_off(
+    index: Index, plan: Plan, memory: int | None, make: Callable[[str], Index], probes: Probes
+) -> tuple[Index, str]:
+    """Let the index that a plan chose run against others; the winner, and a line for each.
+
+    Parameters
+    ----------
+    index : Index
+        What `plan.structure` names.
+    plan : Plan
+    memory : int, optional
+        Bytes the winner may take.
+    make : callable
+        Index of a structure, by its name.
+    probes : Probes
+        At least one.
+
+    Returns
+    -------
+    Index, str
+        Nothing is said where no other was worth a try.
+    """
+    course = _Course(index, probes, plan.expected_queries)
+    paces = {plan.structure: course.once(index)}
+    running, first = {plan.structure: index}, paces[plan.structure]
+    for name in _contenders(plan, first):
+        try:
+            rival = make(name)
+        except (MemoryError, ValueError):  # all was checked but whether there is room for it
+            continue
+        if memory is not None and rival.nbytes > memory:
+            continue
+        paces[name] = course.once(rival)
+        if min(paces[name].over(first)) <= CLEAR:
+            running[name] = rival
+    if len(paces) == 1:
+        return index, ""
+    if len(running) > 1:
+        paces.update(zip(running, course.rounds(running.values()), strict=True))
+    best = Pace(*np.min([paces[each] for each in running], axis=0))
+    winner = min(running, key=lambda each: max(paces[each].over(best)))
+    lines = [f"{each}: {pace.text()}" for each, pace in paces.items()]
+    return running[winner], "\n".join([f"of those that were asked, {winner} won", *lines])

@@ -1,0 +1,144 @@
+"""The run-off: who is asked, who wins, and that only time is at stake."""
+
+import numpy as np
+import pytest
+
+import halfspace
+from halfspace import planner, runoff
+from halfspace.plans import Candidate, Plan
+from halfspace.runoff import Pace, Probes, pays, run_off
+
+POINTS = np.random.default_rng(0).standard_normal((600, 8)).astype(np.float32)
+
+NORMALS = np.random.default_rng(1).standard_normal((80, 8))
+
+MADE = {"scan": halfspace.Scan, "kd_tree": halfspace.KDTree, "cascade": halfspace.Cascade}
+
+
+def planned(chosen="kd_tree", queries=1_000_000, builds=(1e-4, 1e-3, 1e-3), query=(1e-4,) * 3):
+    lines = [
+        Candidate(name, build, each, 1e6, build + queries * each, "")
+        for name, build, each in zip(MADE, builds, query, strict=True)
+    ]
+    return Plan(chosen, "least in all", queries, tuple(lines))
+
+
+def probes(count=6):
+    return Probes.of(halfspace.Scan(POINTS), POINTS, NORMALS, count)
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Seconds a query, alone and in a batch, by structure; and who was built."""
+    paces = {"Scan": Pace(8e-5, 6e-5), "KDTree": Pace(1e-4, 1e-4), "Cascade": Pace(6e-5, 9e-5)}
+    built = []
+
+    def make(name):
+        built.append(name)
+        return MADE[name](POINTS)
+
+    monkeypatch.setattr(runoff, "_pace", lambda index, *_: paces[type(index).__name__])
+    return paces, built, make
+
+
+def test_the_one_that_is_nowhere_far_behind_wins(clock):
+    paces, built, make = clock
+    index, said = run_off(halfspace.KDTree(POINTS), planned(), None, make, probes())
+    assert sorted(built) == ["cascade", "scan"]
+    assert isinstance(index, halfspace.Scan)  # 1.33 and 1 times the best; the cascade 1 and 1.5
+    assert said.splitlines()[0] == "of those that were asked, scan won"
+    assert "cascade: 0.06 ms alone, 0.09 in a batch" in said
+    paces["Scan"] = Pace(1e-4, 6e-5)
+    index, _ = run_off(halfspace.KDTree(POINTS), planned(), None, make, probes())
+    assert isinstance(index, halfspace.Cascade)
+
+
+def test_who_is_clearly_slower_in_both_ways_is_asked_once(clock, monkeypatch):
+    paces, _, make = clock
+    paces["Scan"] = Pace(2e-4, 2e-4)
+    asked = []
+
+    def pace(index, *_):
+        asked.append(type(index).__name__)
+        return paces[asked[-1]]
+
+    monkeypatch.setattr(runoff, "_pace", pace)
+    _, said = run_off(halfspace.KDTree(POINTS), planned(), None, make, probes())
+    assert asked.count("Scan") == 2  # one of them is not timed
+    assert "scan: 0.2 ms" in said
+
+
+def test_building_is_a_small_part_of_asking(clock):
+    _, built, make = clock
+    few = planned(queries=100, builds=(1e-4, 1e-3, 1.0))
+    index, said = run_off(halfspace.KDTree(POINTS), few, None, make, probes())
+    assert built == ["scan"]
+    assert isinstance(index, halfspace.Scan)
+    assert "cascade" not in said
+    assert not pays(planned(queries=1, builds=(1.0, 1.0, 1.0)))
+    assert pays(planned())
+
+
+def test_a_hopeless_forecast_is_believed(clock):
+    _, built, make = clock
+    slow = planned(query=(1.0, 1e-4, 1.0))
+    index, said = run_off(halfspace.KDTree(POINTS), slow, None, make, probes())
+    assert (built, said) == ([], "")
+    assert isinstance(index, halfspace.KDTree)
+    unknown = Plan("kd_tree", "", 10**6, (slow.candidates[1], Candidate.unknown("scan", "")))
+    assert not pays(unknown)
+
+
+def test_there_must_be_room(clock):
+    _, built, make = clock
+    tree = halfspace.KDTree(POINTS)
+    room = halfspace.Scan(POINTS).nbytes
+    index, said = run_off(tree, planned(), room, make, probes())
+    assert isinstance(index, halfspace.Scan)
+    assert "cascade" in built
+    assert "cascade" not in said
+
+    def make_none(name):
+        raise MemoryError
+
+    assert run_off(tree, planned(), None, make_none, probes()) == (tree, "")
+
+
+@pytest.mark.parametrize("count", [1, 6, 60, 600])
+def test_probes_hold_about_what_is_expected(count, monkeypatch):
+    monkeypatch.setattr(runoff, "RELIABLE", 5.0)
+    index = halfspace.Scan(POINTS)
+    found = Probes.of(index, POINTS, NORMALS, count)
+    assert len(found.offsets) == runoff.PROBES
+    counts = index.count(found.normals, found.offsets)
+    assert counts.min() >= count - 1  # scores are rounded
+    assert counts.max() <= count + 1
+
+
+def test_probes_of_odd_data():
+    one = np.ones((40, 2))
+    zeros = np.zeros((3, 2))
+    assert len(Probes.of(halfspace.Scan(one), one, zeros, 5).offsets) == 0
+    huge = 1e308 * np.random.default_rng(0).standard_normal((40, 8)).clip(-1, 1)
+    found = Probes.of(halfspace.Scan(huge), huge, NORMALS, 5)
+    assert np.isfinite(found.offsets).all()
+
+
+def test_build_lets_them_run_and_answers_stay_the_same(monkeypatch):
+    monkeypatch.setattr(planner, "TINY_NANOSECONDS", 1.0)
+    options = {"queries": NORMALS, "expected_count": 6}
+    index = halfspace.build(POINTS, expected_queries=10**9, **options)
+    text = index.explain()
+    assert "of those that were asked" in text
+    truth = halfspace.Scan(POINTS)
+    for normal, offset in zip(*probes(), strict=True):
+        assert np.array_equal(index.report(normal, offset), truth.report(normal, offset))
+    assert "of those that were asked" not in halfspace.build(POINTS, **options).explain()
+
+
+def test_build_of_points_that_tell_nothing(monkeypatch):
+    monkeypatch.setattr(planner, "TINY_NANOSECONDS", 1.0)
+    for points in (np.ones((500, 3)), np.zeros((500, 3)), 1e308 * np.ones((500, 3))):
+        for queries in (None, np.zeros((4, 3))):
+            index = halfspace.build(points, queries=queries, expected_queries=10**9)
+            assert index.count([0.0, 0.0, 0.0], 0.0) == 500
