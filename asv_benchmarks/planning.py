@@ -160,7 +160,7 @@ def measure(points: np.ndarray, reported: Sequence[int], budget: Plan) -> dict[i
 def judge(points: np.ndarray, kind: str, costs: dict[int, dict], rounds: int) -> list[Cell]:
     """Let the planner choose, for every size of report and number of queries."""
     n, d = points.shape
-    rows = np.random.default_rng(0).permutation(n)[:SAMPLE]
+    rows = np.random.default_rng(0).permutation(n)[:SAMPLE] if n > SAMPLE else slice(None)
     cells = []
     for k, by_name in costs.items():
         for queries in QUERIES:

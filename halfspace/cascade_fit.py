@@ -44,6 +44,9 @@ OTHERS = 8
 USUAL_SHARE = 0.001
 """Share of the points a report is expected to hold where nobody says."""
 
+LEAST_COUNT = 0.5
+"""Points a report is taken to hold where none is expected."""
+
 REACH = 4.0
 """Points further out than so many times the furthest of the sample are left to the exact stage."""
 
@@ -173,7 +176,9 @@ def fit_cascade(
     basis = fit_basis(mine, fitted, REACH)
     u, lengths = transformed(basis, others)
     u = u[lengths <= basis.reach]
-    share = USUAL_SHARE if expected_count is None else min(expected_count, count) / max(1, count)
+    share = USUAL_SHARE
+    if expected_count is not None:
+        share = min(max(expected_count, LEAST_COUNT), count) / max(1, count)
     asked = _asked(tried)
     chosen, opened, heads = (Shape(d, 8, False), 1.0, 1.0, 1.0 + 0.1 * d), 1.0, d
     if len(u) >= TILE and len(asked):

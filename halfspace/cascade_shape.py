@@ -19,7 +19,11 @@ GOOD = 1.25
 """Times the least cost for normals of the kind that is expected, which others may add to it."""
 
 LEAST_FOUND = 4
-"""Points of the sample that a half-space holds at least."""
+"""Points of the sample that a half-space holds at least, by which shapes are chosen."""
+
+TAIL, TAIL_LEAN = 8, 0.8
+"""Half-spaces of fewer points lie further out: as much, for their logarithm, as that one does
+beyond one of `TAIL` times as many points, but for a part of it, since tails get steeper."""
 
 LEADING_BYTE, LEADING_POINT = {4: 0.026, 6: 0.034, 8: 0.031}, 0.1
 """ns a byte of leading codes read, of so many bits, and a point."""
@@ -60,17 +64,22 @@ class Trial(NamedTuple):
     points: NDArray  # (s, d) float32
     normals: NDArray  # (q, d)
     scores: NDArray  # (s, q)
-    offsets: NDArray  # (q,)
+    offsets: NDArray  # (q,) of half-spaces with enough of the sample to tell filters apart
+    far: NDArray  # (q,) of those that are expected, which may hold less than a point of it
     unlikely: int  # normals, the first of them, that are not of the kind that is expected
 
 
 def try_out(basis: Basis, points: NDArray, normals: NDArray, share: float, unlikely: int) -> Trial:
     """Put points (s, d) of a basis and normals (q, d) to a trial, with reports of such a share."""
     projected = (normals / basis.scale) @ basis.inverse
-    scores = points @ projected.T
-    found = min(len(points), max(LEAST_FOUND, round(share * len(points))))
-    offsets = np.partition(scores, len(points) - found, axis=0)[-found]
-    return Trial(points, projected, scores, offsets, unlikely)
+    scores, size = points @ projected.T, len(points)
+    found = min(size, max(LEAST_FOUND, round(share * size)))
+    more = min(size, TAIL * found)
+    ordered = np.partition(scores, [size - more, size - found], axis=0)
+    offsets, wider = ordered[-found], ordered[-more]
+    further = np.log(found / (share * size)) / np.log(TAIL) if share * size < found else 0.0
+    far = offsets + TAIL_LEAN * further * (offsets - wider)
+    return Trial(points, projected, scores, offsets, far, unlikely)
 
 
 def coded(points: NDArray, steps: Steps) -> tuple[NDArray, NDArray]:
@@ -117,7 +126,7 @@ def _opened(trial: Trial, most: int, count: int) -> tuple[float, int]:
         highest = centres[:, :p] @ trial.normals[:, :p].T
         highest += np.outer(radii, np.linalg.norm(trial.normals[:, :p], axis=1))
         highest += np.outer(rests, np.linalg.norm(trial.normals[:, p:], axis=1))
-        return float(np.mean(highest >= trial.offsets))
+        return float(np.mean(highest >= trial.far))
 
     return min((share(p), p) for p in {min(most, ORDER_COORDINATES), most})
 
@@ -152,32 +161,42 @@ class _Choice(NamedTuple):
         return self.shape, *(float(np.mean(each)) for each in self[1:4])
 
 
+def _priced(
+    trial: Trial, shape: Shape, steps: Steps, unsettled: NDArray, itemsize: int, opened: float
+) -> _Choice:
+    """What a shape costs, `opened` the share of the leading codes that are read."""
+    d, p = trial.points.shape[1], shape.p
+    passed = _passed(trial, Steps(*(a[:p] for a in steps[:4]), steps.most), p)
+    still_open = np.minimum(passed, unsettled) if shape.rows else passed
+    settling = still_open * (FLOAT_POINT + FLOAT_BYTE * itemsize * d)
+    if shape.rows:
+        settling += passed * (ROW_POINT + ROW_COORDINATE * d)
+    return _Choice(shape, passed, still_open, settling, opened * reading(d, shape) + settling)
+
+
 def _choose(trial: Trial, itemsize: int, opened: float) -> _Choice:
     """The cheapest shape of those that are good for normals of the kind that is expected.
 
-    `opened` is the share of the leading codes that are read.
+    `opened` is the share of the leading codes that are read. The shape is priced as for half-spaces
+    of the size that is expected.
     """
     d = trial.points.shape[1]
     steps = {bits: fit_steps(trial.points, bits) for bits in sorted(GROUPS)}
     off = coded(trial.points, steps[8])[1]
     error = np.outer(off, np.linalg.norm(trial.normals * steps[8].step, axis=1))
     unsettled = np.mean(np.abs(trial.scores - trial.offsets) <= error, axis=0)
-    choices = []
-    for bits, each in steps.items():
-        for p in _widths(d):
-            shape = Shape(p, bits, p < d or bits < 8)
-            if (p < d or bits < 8) and _memory(d, shape) > MOST_MEMORY:
-                continue
-            passed = _passed(trial, Steps(*(a[:p] for a in each[:4]), each.most), p)
-            still_open = np.minimum(passed, unsettled) if shape.rows else passed
-            settling = still_open * (FLOAT_POINT + FLOAT_BYTE * itemsize * d)
-            if shape.rows:
-                settling += passed * (ROW_POINT + ROW_COORDINATE * d)
-            cost = opened * reading(d, shape) + settling
-            choices.append(_Choice(shape, passed, still_open, settling, cost))
+    shapes = [Shape(p, bits, p < d or bits < 8) for bits in steps for p in _widths(d)]
+    choices = [
+        _priced(trial, shape, steps[shape.bits], unsettled, itemsize, opened)
+        for shape in shapes
+        if not shape.rows or _memory(d, shape) <= MOST_MEMORY
+    ]
     expected = np.array([choice.cost[trial.unlikely :].mean() for choice in choices])
     good = np.flatnonzero(expected <= GOOD * expected.min())
-    return min((choices[i] for i in good), key=lambda choice: choice.cost.mean())
+    shape = min((choices[i] for i in good), key=lambda choice: choice.cost.mean()).shape
+    far = trial._replace(offsets=trial.far)
+    unsettled = np.mean(np.abs(far.scores - far.offsets) <= error, axis=0)
+    return _priced(far, shape, steps[shape.bits], unsettled, itemsize, opened)
 
 
 def tile_and_choose(

@@ -54,7 +54,7 @@ LIST_COORDINATE = 0.036
 LIST_ID = 1.9
 """ns an id reported from a conflict list that is in order."""
 
-CASCADE_CALL, CASCADE_CALL_ENTRY = 700.0, 0.12
+CASCADE_CALL, CASCADE_CALL_ENTRY = 1400.0, 0.12
 """ns a query of a cascade, and for each entry of its basis."""
 
 CODE_POINT, CODE_COORDINATE = 0.05, 0.0046

@@ -47,8 +47,8 @@ SHALLOW = 28
 """Shallow cuttings answer reports of up to one point in so many from their lists."""
 
 
-LEAST_OPENED = 0.03
-"""Share of a cascade's tiles that a query reads at least: where it reads fewer, trees prune too."""
+LEAST_OPENED = 0.002
+"""Share of a cascade's tiles that a query reads at least."""
 
 USUAL_LENGTH = 2.0
 """Points of a conflict list, in depths of its level, where a sample does not tell."""

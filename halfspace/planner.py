@@ -55,9 +55,12 @@ class Wishes(NamedTuple):
     memory: int | None
 
 
-def _checked_wishes(*wishes: int | None) -> Wishes:
-    named = zip(Wishes._fields, wishes, strict=True)
-    return Wishes(*(None if wish is None else as_count(wish, name) for name, wish in named))
+def _checked_wishes(count: int | None, queries: int | None, memory: int | None) -> Wishes:
+    return Wishes(
+        None if count is None else as_count(count, "expected_count"),
+        None if queries is None else as_count(queries, "expected_queries"),
+        None if memory is None else as_count(memory, "memory"),
+    )
 
 
 def random_directions(points: np.ndarray, m: int) -> np.ndarray:
@@ -182,10 +185,10 @@ def plan(
     points = as_points(sample, "sample")
     if points.shape[1] != d:
         raise ValueError(f"sample: expected shape (s, {d}), got shape {points.shape}")
-    unknown = [name for name in candidates if name not in STRUCTURES]
-    if unknown:
+    if not STRUCTURES.keys() >= set(candidates):
+        unknown = next(name for name in candidates if name not in STRUCTURES)
         known = ", ".join(STRUCTURES)
-        raise ValueError(f"candidates: expected some of {known}, got {unknown[0]!r}")
+        raise ValueError(f"candidates: expected some of {known}, got {unknown!r}")
     normals = None if queries is None else as_normals(queries, d, "queries")[0]
     wishes = _checked_wishes(expected_count, expected_queries, memory)
     return _choose(n, points, normals, wishes, candidates)
@@ -207,12 +210,12 @@ def _choose(
         USUAL_SHARE * n if count is None else min(count, n),
         EXPECTED_QUERIES if asked is None else asked,
     )
-    limits = Limits(wishes.memory, count)
-    scan = Candidate.priced("scan", load, forecast.scan(load), "")
-    chosen, best, lines, sample = scan, forecast.scan(load).total(load), [scan], None
+    price = forecast.scan(load)
+    scan, best = Candidate.priced("scan", load, price, ""), price.total(load)
     if best <= TINY_NANOSECONDS or not len(points):
         reason = f"scans take {scan.total:.2g} s in all: nothing else was looked at"
         return Plan("scan", reason, load.queries, (scan,))
+    limits, chosen, lines, sample = Limits(wishes.memory, count), scan, [scan], None
     for name in STRUCTURES:
         if name == "scan" or name not in names:
             continue
@@ -233,6 +236,8 @@ def _aliases(name: str) -> tuple[str, str]:
 
 def structure_name(structure: str | type[StaticIndex]) -> str:
     """Name in `STRUCTURES`, or "auto", of a structure by name, as for `build`, or by class."""
+    if structure == "auto":
+        return "auto"
     names = {"auto": "auto", **{alias: name for name in STRUCTURES for alias in _aliases(name)}}
     classes = {each.make: name for name, each in STRUCTURES.items()}
     found = classes.get(structure) or names.get(str(structure).lower())
