@@ -13,9 +13,9 @@ Whatever the rows are, it follows for every normal w (triangle inequality; Cauch
 Rows in the node's own frame make that a box and an ellipsoid: a patch of a surface of diameter h
 has thickness O(h^2), so a plane that touches the surface crosses few patches. Many points fill a
 box, so rows of larger nodes are the half-widths along the principal axes. The 64 points of a tile
-fill none in more than a few dimensions, so a tile's rows are the semi-axes of the least ellipsoid
-around them (`enclosing.py`): in d = 8 planes cross a sixth fewer tiles, and two thirds fewer where
-they cut few points off. Rows cost d^2 floats a node; above
+fill none in `ROUND_DIMENSIONS` or more, so a tile's rows are the semi-axes of the least ellipsoid
+around them (`enclosing.py`): in d = 8 planes cross a sixth fewer tiles, and half as many or fewer
+where they cut few points off. Rows cost d^2 floats a node; above
 `ORIENTED_DIMENSIONS` the rows are the half-widths h along the coordinate axes, stored as one row
 (there |<w, x> - <w, c>| <= <|w|, h>, and e = 0).
 
@@ -39,6 +39,9 @@ from .tiles import TILE, Tiles, tile_scores
 
 ORIENTED_DIMENSIONS = 8
 """Up to here nodes have frames of their own: beyond, d^2 floats a node cost more than they save."""
+
+ROUND_DIMENSIONS = 4
+"""From here on a tile's rows are those of an ellipsoid: with fewer, its points fill a box."""
 
 SWEEPS = 12
 """Jacobi sweeps no covariance outlasts."""
@@ -283,7 +286,7 @@ def bound_nodes(data, count, first, last, centres, frames, reaches):
         unit = _middle(data, count, a, b, centre)
         total = 0.0
         if oriented:
-            if b - a == 1:
+            if b - a == 1 and d >= ROUND_DIMENSIONS:
                 _fit_tile(data, count, a, unit, steps, along, axes, matrix, room, centre, low)
             else:
                 _covariance(data, count, a, b, centre, unit, steps, low, matrix)

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from . import parallel
+from .exchange import exchanged
 from .inputs import as_count, as_normals, as_queries
 from .partition import LEAST_PLANES, MOST_PLANES, SAMPLE_SHARE, partition
 from .planes import THROUGH_POINTS
@@ -198,6 +199,8 @@ class PartitionTree(StaticIndex):
     def _build(self, points: np.ndarray, ranks: np.ndarray, weights: np.ndarray) -> BoundedTree:
         queries, seed = self._plan
         order = order_points(points, queries, seed)
+        if queries is None:  # else cells have the shape that those ask for
+            order = exchanged(points, order)
         return make_tree(make_tiles(points, order, ranks), weights[order])
 
     def crossing_number(self, normals: ArrayLike, offsets: ArrayLike) -> int | np.ndarray:
