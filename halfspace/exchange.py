@@ -2,15 +2,17 @@
 
 Splitting at medians leaves tiles as a k-d tree has cells: long where a split more would have been
 due. Here, for each tile in turn, it and one after the other of its nearest neighbours in the same
-node are split anew, by the plane across the line between their means. For those means no other way
-to share the points out, so many to each, has a smaller sum of squared distances from them; for the
-new means it is smaller yet. So the sum of squares about the tiles' means never grows.
+node are split anew, by a plane across the line between their means, as many points to each as it
+had. Where x leaves the mean m for m' and y comes back for it, across that plane, the sum of squared
+distances from those means falls by 2 <m' - m, x - y> > 0, and from the new means it is less yet:
+about the tiles' means it never grows. The plane is found by bisection, so some points next to it
+may stay where they were.
 
 Only tiles of one node of `FANOUT` exchange points: larger nodes stay as they were split. A constant
 number of splits a tile, O(n d).
 
-Source: Lloyd 1982, "Least squares quantization in PCM"; in balanced pairs, as in Malinen, Franti
-2014, "Balanced k-means for clustering".
+Source: Lloyd 1982, "Least squares quantization in PCM"; of tiles of equal size, as in Malinen,
+Franti 2014, "Balanced k-means for clustering".
 """
 
 import numpy as np
@@ -61,9 +63,9 @@ def _swap(points, order, a, b, shares, mean_a, mean_b):
 
 @part
 def _level_between(keys, wanted):
-    """A value that about `wanted` keys are below; NaN where none of the first so many is higher.
+    """A value that about `wanted` keys are below, by bisection.
 
-    Bisection between the highest of those and the least of the rest.
+    NaN where none of the first so many is above one of the rest: the keys are apart already.
     """
     most, least = keys[0], keys[wanted]
     for i in range(wanted):

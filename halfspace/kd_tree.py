@@ -2,7 +2,8 @@
 
 Each node is split at the median of its points' projections on their principal axis (the leading
 eigenvector of their covariance, by power iteration on a sample), left and right in whole tiles;
-which axis is taken moves speed only, never answers. Build O(n log n). A hyperplane crosses
+which axis is taken moves speed only, never answers. In d = 4 and more neighbouring tiles then
+exchange points (`exchange.py`). Build O(n log n). A hyperplane crosses
 O(n^(1-1/d)) leaves of points in general position, so report takes O(n^(1-1/d) + k), count and sum
 O(n^(1-1/d)).
 

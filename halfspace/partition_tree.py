@@ -2,7 +2,8 @@
 
 Each node's points are partitioned into classes, about 8, in whole units of the tree's implicit
 shape (`partition.py`); two levels of classes make one node of 64. Only test planes that cross a
-class are passed to its recursion, where they are blended to make up their number.
+class are passed to its recursion, where they are blended to make up their number. In d = 4 and more
+neighbouring tiles then exchange points (`exchange.py`), unless queries are told.
 
 Build O(n log n). For every r a partition into r classes exists of which no hyperplane crosses more
 than O(r^(1-1/d)), and one of which none that cuts off at most n/r points crosses more than

@@ -36,7 +36,8 @@ def test_tiles_lie_closer_together(d, dtype):
     after = exchanged(points, before)
     assert after.dtype == before.dtype
     assert sorted(after.tolist()) == list(range(len(points)))
-    assert scatter(points, after) < (0.97 if JIT else 1.0) * scatter(points, before)
+    # Two tiles, of which one holds a few points, may have none to exchange.
+    assert scatter(points, after) <= (0.97 if JIT else 1.0) * scatter(points, before)
 
 
 def test_only_tiles_of_one_node_exchange_points():
