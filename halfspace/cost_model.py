@@ -14,6 +14,7 @@ Theory says p <= 1 - 1/d for planes that split the points evenly, less for shall
 import math
 from typing import NamedTuple
 
+from . import exchange
 from .bounds import frame_shape
 from .tiles import TILE
 from .tree import FANOUT
@@ -86,6 +87,9 @@ KD_BUILD, KD_BUILD_COORDINATE, KD_BUILD_FRAME = 130.0, 27.0, 1.6
 
 KD_BUILD_WIDE, KD_BUILD_WIDE_COORDINATE = 20.0, 25.5
 """The same for a tree without oriented frames."""
+
+KD_BUILD_EXCHANGE = 1.3
+"""Times as much to build either where tiles exchange points."""
 
 KD_BUILD_DOUBLING = 0.05
 """Share by which a point's cost grows each time that points beyond `FEW` double."""
@@ -231,6 +235,8 @@ def kd_build(load: Load) -> float:
     point = KD_BUILD_WIDE + KD_BUILD_WIDE_COORDINATE * load.d
     if frame_shape(load.d)[0] > 1:
         point = KD_BUILD + KD_BUILD_COORDINATE * load.d + KD_BUILD_FRAME * load.d**2
+    if exchange.LEAST_DIMENSIONS <= load.d <= exchange.MOST_DIMENSIONS:
+        point *= KD_BUILD_EXCHANGE
     return load.n * point * (1.0 + KD_BUILD_DOUBLING * _doublings(load.n))
 
 

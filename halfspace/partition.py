@@ -27,7 +27,6 @@ import numpy as np
 
 from .ellipsoid import fit_ellipsoid, inwards
 from .jit import kernel, part
-from .kd_tree import AXIS_SAMPLE, divide, principal_axis, project
 from .planes import (
     DIRECTIONS,
     PlaneSet,
@@ -39,6 +38,7 @@ from .planes import (
     split_cost,
 )
 from .quickselect import select
+from .splits import AXIS_SAMPLE, divide, principal_axis, project
 
 SAMPLE_SHARE, LEAST_SAMPLE, MOST_SAMPLE = 8, 256, 1024
 """One point in so many is in a node's sample, within these limits."""

@@ -2,7 +2,8 @@
 
 Each node's points are partitioned into classes, about 8, in whole units of the tree's implicit
 shape (`partition.py`); two levels of classes make one node of 64. Only test planes that cross a
-class are passed to its recursion, where they are blended to make up their number.
+class are passed to its recursion, where they are blended to make up their number. In d = 4 and more
+neighbouring tiles then exchange points (`exchange.py`), unless queries are told.
 
 Build O(n log n). For every r a partition into r classes exists of which no hyperplane crosses more
 than O(r^(1-1/d)), and one of which none that cuts off at most n/r points crosses more than
@@ -20,6 +21,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from . import parallel
+from .exchange import exchanged
 from .inputs import as_count, as_normals, as_queries
 from .partition import LEAST_PLANES, MOST_PLANES, SAMPLE_SHARE, partition
 from .planes import THROUGH_POINTS
@@ -198,6 +200,8 @@ class PartitionTree(StaticIndex):
     def _build(self, points: np.ndarray, ranks: np.ndarray, weights: np.ndarray) -> BoundedTree:
         queries, seed = self._plan
         order = order_points(points, queries, seed)
+        if queries is None:  # else cells have the shape that those ask for
+            order = exchanged(points, order)
         return make_tree(make_tiles(points, order, ranks), weights[order])
 
     def crossing_number(self, normals: ArrayLike, offsets: ArrayLike) -> int | np.ndarray:

@@ -26,6 +26,7 @@ from numpy.typing import ArrayLike
 from . import cover
 from .conflict_lists import first_tiles
 from .cuttings import Cuttings, check_cuttings, cover_cuttings, top_cuttings
+from .exchange import exchanged
 from .inputs import as_count
 from .kd_tree import order_points
 from .levels import make_cuttings
@@ -107,6 +108,7 @@ class ShallowCuttings(StaticIndex):
                 f"got {d}"
             )
         order = np.argsort(points[:, 0], kind="stable") if d == 1 else order_points(points)
+        order = exchanged(points, order)
         tree = make_tree(make_tiles(points, order, ranks), weights[order])
         taken = bytes_of((make_cuttings(tree, 0), self._ids)) + weights.nbytes
         memory = self._memory

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from halfspace.code_rows import GROUPS, ROW, pack
 from halfspace.integer_dot import products_by_loops
 from halfspace.jit import kernel
-from halfspace.kd_tree import divide, order_points, principal_axis
+from halfspace.kd_tree import order_points
 from halfspace.norms import OVERFLOWING, upper_norms
 from halfspace.quickselect import LEAST_BRACKETED, key_of_rank
+from halfspace.splits import divide, principal_axis
 from halfspace.tiles import TILE
 
 from .sizes import JIT
