@@ -106,11 +106,19 @@ def _passed(trial: Trial, steps: Steps, p: int) -> NDArray:
     return np.mean(estimates + residual + rest + lost >= trial.offsets, axis=0)
 
 
-def _opened(trial: Trial, most: int, count: int) -> tuple[float, int]:
-    """Share of tiles that half-spaces open, where neighbours share tiles, of so many points.
+class _Opened(NamedTuple):
+    """Share of tiles that half-spaces open, and coordinates that heads are to hold for that."""
 
-    And the coordinates, at most so many, that heads are to hold. Tiles of the sample are fewer, so
-    they are made of fewer points.
+    share: float
+    heads: int
+    near: float  # share of those by which shapes are chosen
+
+
+def _opened(trial: Trial, most: int, count: int) -> _Opened:
+    """Tiles that half-spaces open where neighbours share them, of so many points.
+
+    Heads are to hold at most so many coordinates. Tiles of the sample are fewer, so they are made
+    of fewer points.
     """
     size = int(np.clip(TILE * len(trial.points) // max(1, count), LEAST_TILE, TILE))
     some = np.ascontiguousarray(trial.points[:, :ORDER_COORDINATES])
@@ -120,15 +128,16 @@ def _opened(trial: Trial, most: int, count: int) -> tuple[float, int]:
     # From the mean of the others: as far as points lie that a mean of few does not know of.
     away = (tiles - centres[:, None]) * (size / (size - 1))
 
-    def share(p: int) -> float:
+    def shares(p: int) -> _Opened:
         radii = np.linalg.norm(away[..., :p], axis=2).max(axis=1)
         rests = np.linalg.norm(tiles[..., p:], axis=2).max(axis=1)
         highest = centres[:, :p] @ trial.normals[:, :p].T
         highest += np.outer(radii, np.linalg.norm(trial.normals[:, :p], axis=1))
         highest += np.outer(rests, np.linalg.norm(trial.normals[:, p:], axis=1))
-        return float(np.mean(highest >= trial.far))
+        share, near = (float(np.mean(highest >= at)) for at in (trial.far, trial.offsets))
+        return _Opened(share, p, near)
 
-    return min((share(p), p) for p in {min(most, ORDER_COORDINATES), most})
+    return min(shares(p) for p in {min(most, ORDER_COORDINATES), most})
 
 
 def _widths(d: int) -> list[int]:
@@ -174,11 +183,11 @@ def _priced(
     return _Choice(shape, passed, still_open, settling, opened * reading(d, shape) + settling)
 
 
-def _choose(trial: Trial, itemsize: int, opened: float) -> _Choice:
+def _choose(trial: Trial, itemsize: int, near: float, opened: float) -> _Choice:
     """The cheapest shape of those that are good for normals of the kind that is expected.
 
-    `opened` is the share of the leading codes that are read. The shape is priced as for half-spaces
-    of the size that is expected.
+    `near` and `opened` are the shares of the leading codes that are read by half-spaces by which
+    it is chosen, and by those that are expected, as for which it is priced.
     """
     d = trial.points.shape[1]
     steps = {bits: fit_steps(trial.points, bits) for bits in sorted(GROUPS)}
@@ -187,7 +196,7 @@ def _choose(trial: Trial, itemsize: int, opened: float) -> _Choice:
     unsettled = np.mean(np.abs(trial.scores - trial.offsets) <= error, axis=0)
     shapes = [Shape(p, bits, p < d or bits < 8) for bits in steps for p in _widths(d)]
     choices = [
-        _priced(trial, shape, steps[shape.bits], unsettled, itemsize, opened)
+        _priced(trial, shape, steps[shape.bits], unsettled, itemsize, near)
         for shape in shapes
         if not shape.rows or _memory(d, shape) <= MOST_MEMORY
     ]
@@ -206,11 +215,11 @@ def tile_and_choose(
 
     The share is 1 where order does not pay, and heads are of little use.
     """
-    opened, heads = _opened(trial, trial.points.shape[1], count)
-    if opened <= MOST_OPENED:
-        chosen = _choose(trial, itemsize, opened)
-        opened, heads = _opened(trial, chosen.shape.p, count)
-        if opened <= MOST_OPENED:
-            return chosen.means(), opened, heads
-    chosen = _choose(trial, itemsize, 1.0)
+    opened = _opened(trial, trial.points.shape[1], count)
+    if opened.share <= MOST_OPENED:
+        chosen = _choose(trial, itemsize, opened.near, opened.share)
+        opened = _opened(trial, chosen.shape.p, count)
+        if opened.share <= MOST_OPENED:
+            return chosen.means(), opened.share, opened.heads
+    chosen = _choose(trial, itemsize, 1.0, 1.0)
     return chosen.means(), 1.0, min(chosen.shape.p, ORDER_COORDINATES)
