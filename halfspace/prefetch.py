@@ -10,7 +10,6 @@ from numba.extending import intrinsic
 from .jit import part
 from .tiles import LINE
 
-
 AHEAD_BYTES, LEAST_AHEAD, MOST_AHEAD = 6144, 8, 48
 """Rows that are asked for before their turn are so many bytes in all, and so many rows."""
 
