@@ -1,10 +1,10 @@
 """When enough was read: how much a rule lets be missed, by whichever certificate says less.
 
 `excess` says how many times what a rule allows is missed. A share of the mass is compared with the
-share allowed; an error that is allowed with the least of what (1) of `bounds.py`, (3) of `spread.py`
-and (4) of `tails.py` say of each coordinate, once it is known where the output is. Before that `Spans` are
-expected, and from them and a histogram of a few tiles of keys `guess_place` tells where the bar may
-be. Nothing certified rests on that guess.
+share allowed; an error that is allowed with the least of what (1) of `bounds.py`, (3) of
+`spread.py` and (4) of `tails.py` say of each coordinate, once it is known where the output is.
+Before that `Spans` are expected, and from them and a histogram of a few tiles of keys `guess_place`
+tells where the bar may be. Nothing certified rests on that guess.
 """
 
 import math

@@ -29,6 +29,9 @@ from .tails import BINS, DOUBLINGS, count_values, expect_furthest, fit_bins, fur
 BLOCK, SAMPLE = 1024, 4096
 """Values that are summed before they are added, and values that a centre is the mean of, about."""
 
+LOOKS = 16.0
+"""Times that expectations of values are made anew until there are twice as many."""
+
 SUMMED = 1e-9
 """Covers the relative rounding of R and of what it is made of, beside that of adding values up."""
 
@@ -115,9 +118,16 @@ def with_more(spread: Spread, values: np.ndarray) -> Spread:
     counts, furthest = spread.counts.copy(), spread.furthest.copy()
     bins = spread.first, spread.step
     count_values(values, *bins, counts)
-    expect_furthest(counts, *bins, spread.centre, furthest)
     total = spread.count + values.shape[1]
+    if _grown(spread.count, total):
+        expect_furthest(counts, *bins, spread.centre, furthest)
     return Spread(total, spread.centre, sums, squares, counts, *bins, furthest)
+
+
+def _grown(before: np.ndarray, after: np.ndarray) -> bool:
+    """Whether there are enough more values to look anew at how they are distributed."""
+    with np.errstate(divide="ignore"):
+        return bool((np.floor(LOOKS * np.log2(before)) < np.floor(LOOKS * np.log2(after))).any())
 
 
 @kernel

@@ -125,9 +125,8 @@ def test_means_that_grow(rng, n, size):
 def furthest(means, missed, peak):
     """Mean distances of missed / peak values, between those of powers of two."""
     known = means[means > 0.0]
-    places = np.log2(
-        np.maximum(np.divide(missed, peak, out=missed * np.inf, where=peak > 0.0), 1.0)
-    )
+    count = np.divide(missed, peak, out=np.full(len(missed), 2.0**99), where=peak > 0.0)
+    places = np.log2(np.maximum(count, 1.0))
     away = np.interp(places, np.arange(len(known)), known)
     return np.where(np.floor(places) + 1 < len(known), away, np.inf)
 
@@ -154,7 +153,9 @@ def test_keys_needed_are_the_fewest(rng, n, eps):
             enough |= np.minimum(missed * reach, far) <= cut.left[0] * (1 + 1e-6)
             shift = EXPECTED_SHIFT * radius / EXPECTED_RADIUS / np.sqrt(len(key))
             away = furthest(held.spread.furthest[0], missed, peak) + shift
-            enough |= missed / kept * away <= cut.left[0] * (1 + 1e-6)
+            told = np.isfinite(away)
+            moved = missed / kept * np.where(told, away, 0.0)
+            enough |= told & (moved <= cut.left[0] * (1 + 1e-6))
         least = int(np.flatnonzero(enough)[0]) + 1 if enough.any() else len(share)
         assert abs(keys_needed(cut, 0, share) - least) <= 1
 
