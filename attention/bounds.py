@@ -18,7 +18,8 @@ is not m_S: with weights w'_j, sum |w'_j - w_j| <= D and K' = sum w'_j,
 
 K >= K' - D, and summing r terms in float64 adds at most 2 gamma_{r+4} max|v|. Rounding the output
 to its dtype is measured where it happens. The certificate is the sum, largest over c. Where codes
-bound each missed weight, too, the lesser of (1) and of (3) in `spread.py` takes the place of (1).
+bound each missed weight, too, the least of (1), of (3) in `spread.py` and of (4) in `tails.py`
+takes the place of (1).
 
 The paper (arXiv 2410.10165) bounds the same error by 2 tau max|v| (`general`), which ignores where
 the values lie; it is vacuous where tau > 1/2, and (1) never exceeds it. What else the paper states

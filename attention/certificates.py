@@ -6,7 +6,7 @@ from halfspace.jit import kernel, part
 
 from . import bounds
 from .sampled import ROUNDED, heavier_drift
-from .spread import moved_mean, pull
+from .spread import moved_mean, what_missed
 
 
 @part
@@ -99,9 +99,9 @@ def certify_rows(
             error = largest
             if within < 1.0:
                 certain = bounds.certain_mass(mass[q], moved)
-                far = pull(peak[q], missed[q], certain)
+                others = what_missed(share, peak[q], missed[q], certain)
                 error = rounding + moved_mean(
-                    output[q], low, high, row, spread, head, share, far, rounding
+                    output[q], low, high, row, spread, head, others, rounding
                 )
             bound[q] = bounds.outward(error)
             within = bounds.drift_share(moved, mass[q])

@@ -13,7 +13,7 @@ import numpy as np
 
 from halfspace.jit import part
 from halfspace.predicate import LIMBS, exact_sign
-from halfspace.prefetch import prefetch_row
+from halfspace.prefetch import prefetch_row, rows_ahead
 from halfspace.quickselect import select
 from halfspace.tiles import LINE, TILE
 
@@ -49,9 +49,6 @@ from .enough import (
 from .exponential import LARGEST_EXPONENT, exponentials
 from .reading import ADDED_AT_ONCE, add_values, dot, four_dots, largest
 from .selection import SHARE, TOP_R
-
-AHEAD = 24
-"""Rows that are asked for before their turn."""
 
 COARSER, LEAST_BINS = 8.0, 1e-7
 """How much wider bins get where scores reach beyond them, and bins a product at least."""
@@ -114,9 +111,9 @@ def make_rows(queries, slots, rest):
 @part
 def score_chosen(keys, query, scale, chosen, first, last, scores):
     """Scores in float64, in nats, of chosen keys first … last - 1."""
-    fours = first + (last - first) // 4 * 4
+    fours, ahead = first + (last - first) // 4 * 4, rows_ahead(keys)
     for i in range(first, fours, 4):
-        for j in range(min(i + AHEAD, last), min(i + AHEAD + 4, last)):
+        for j in range(min(i + ahead, last), min(i + ahead + 4, last)):
             prefetch_row(keys, chosen[j])
         a, b, c, e = four_dots(query, keys, chosen[i], chosen[i + 1], chosen[i + 2], chosen[i + 3])
         scores[i], scores[i + 1] = scale * a, scale * b

@@ -32,7 +32,7 @@ from .coded_rules import (
     score_chosen,
 )
 from .deviations import Means
-from .draws import RUN
+from .draws import RUN, guide_size
 from .enough import expected_spans, guess_place
 from .reading import largest
 from .sampling import AHEAD, Scratch, Tail, choose_heavy, estimate
@@ -53,7 +53,9 @@ def make_sampling(slots, value_dim):
     """Room to sample in."""
     room = np.empty((5, value_dim + 1))
     means = Means(room[0], room[1], room[2], room[3], room[4])
-    return Scratch(np.empty(slots // RUN), np.empty(AHEAD, np.int64), means, np.empty(value_dim))
+    runs = slots // RUN
+    sums, guide = np.empty(runs), np.empty(guide_size(runs), np.int32)
+    return Scratch(sums, guide, np.empty(AHEAD, np.int64), means, np.empty(value_dim))
 
 
 @part
@@ -158,7 +160,11 @@ def coded_sampled_rows(
                     head.values,
                     scale,
                     Scratch(
-                        spare.cumulative[: row.size // RUN], spare.slots, spare.means, spare.centre
+                        spare.cumulative[: row.size // RUN],
+                        spare.guide[: guide_size(row.size // RUN)],
+                        spare.slots,
+                        spare.means,
+                        spare.centre,
                     ),
                     output,
                 )

@@ -2,7 +2,7 @@
 
 Draw number j of a query uses number j of a generator that starts from a seed and the query itself,
 so it is the same whatever else is asked. The sums of the weights up to each run of 8 slots are
-searched for the number, then the run is walked.
+searched for the number, from where a guide says, then the run is walked.
 
 * The generator, splitmix64 of seed, query and number of the draw, stands for independent uniform
   numbers on a grid of 2^-53: this the probability is over.
@@ -20,6 +20,9 @@ from halfspace.tiles import frozen
 
 RUN = 8
 """Slots whose weights are summed up before they are searched."""
+
+GUIDED = 4
+"""Runs for each entry of the guide to them."""
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _FIRST, _SECOND = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
@@ -59,6 +62,12 @@ def uniform(state, number):
     return np.float64(word >> np.uint64(11)) * 2.0**-53
 
 
+@part
+def guide_size(runs):
+    """Entries of the guide to so many runs."""
+    return runs // GUIDED + 1
+
+
 @part(flags=REASSOCIATED)
 def _run_sum(weights, first):
     total = 0.0
@@ -77,26 +86,41 @@ def accumulate(weights, cumulative):
 
 
 @part
-def find(weights, cumulative, uniform):
+def fill_guide(cumulative, guide):
+    """Fill, for each of equal parts of [0, 1), how many runs surely end before what it starts with.
+
+    As a guide table has it (Chen and Asau 1974), so that a search ends after a step or two.
+    """
+    parts, total = guide.size, cumulative[-1]
+    guide[:] = 0
+    if not total > 0.0:
+        return
+    # Rounded up by more than what places of points round.
+    scale = parts / total * (1.0 + 2.0**-40)
+    for i in range(cumulative.size - 1):
+        after = np.int64(cumulative[i] * scale) + 1
+        if after < parts:
+            guide[after] = i + 1
+    for g in range(1, parts):
+        guide[g] = max(guide[g], guide[g - 1])
+
+
+@part
+def find(weights, cumulative, guide, uniform):
     """Slot in which a point of [0, 1) falls, where each has its share of the weights."""
     # Below the last sum, as uniform <= 1 - 2^-53: there is a run, and its weights are not all 0.
     point = uniform * cumulative[-1]
-    first, size = 0, cumulative.size
-    while size > 1:
-        # By arithmetic, as no one can tell which half it will be.
-        half = size // 2
-        first += half * (cumulative[first + half - 1] <= point)
-        size -= half
+    first, last = np.int64(guide[np.int64(uniform * guide.size)]), cumulative.size - 1
+    while first < last and cumulative[first] <= point:
+        first += 1
     if first:
         point -= cumulative[first - 1]
-    found = 0
+    found = first * RUN
     for slot in range(first * RUN, first * RUN + RUN):
         weight = np.float64(weights[slot])
-        if weight > 0.0:
-            found = slot
-            point -= weight
-            if point < 0.0:
-                break
+        # By arithmetic, as no one can tell where it will be.
+        found += ((weight > 0.0) & (point >= 0.0)) * (slot - found)
+        point -= weight
     return found
 
 

@@ -1,10 +1,10 @@
 """When enough was read: how much a rule lets be missed, by whichever certificate says less.
 
 `excess` says how many times what a rule allows is missed. A share of the mass is compared with the
-share allowed; an error that is allowed with the smaller of what (1) of `bounds.py` and (3) of
-`spread.py` say of each coordinate, once it is known where the output is. Before that `Spans` are
-expected, and from them and a histogram of a few tiles of keys `guess_place` tells where the bar may
-be. Nothing certified rests on that guess.
+share allowed; an error that is allowed with the least of what (1) of `bounds.py`, (3) of
+`spread.py` and (4) of `tails.py` say of each coordinate, once it is known where the output is.
+Before that `Spans` are expected, and from them and a histogram of a few tiles of keys `guess_place`
+tells where the bar may be. Nothing certified rests on that guess.
 """
 
 import math
@@ -15,10 +15,14 @@ import numpy as np
 from halfspace.jit import REASSOCIATED, kernel, part
 
 from .code_bounds import BINS_PER_NAT, EDGES, GUESS_BINS
-from .spread import moved_mean, pull, radius
+from .spread import moved_mean, pull, radius, what_missed
+from .tails import expected_furthest
 
 EXPECTED_REACH = 0.55
 """Part of the values' width that an output is expected to be from the far end of their range."""
+
+EXPECTED_SHIFT = 0.8
+"""Standard deviations of the values that an output is expected to be from their centre."""
 
 EXPECTED_RADIUS = 1.1
 """Times the values' distances from their centre, all squared and added up, that R is expected."""
@@ -40,27 +44,30 @@ class Spans(NamedTuple):
 
     reach: float  # largest distance of a coordinate from the far end of its range
     radius: float  # largest R of (3)
+    shift: float  # from the values' centre
 
 
 @part
 def expected_spans(cut, q):
     """Spans of an output that is not known yet."""
-    shift = math.sqrt(cut.spread.count[cut.heads[q]]) * cut.slack[q]
-    reach = EXPECTED_REACH * cut.width[q] + cut.slack[q]
-    return Spans(reach, EXPECTED_RADIUS * cut.radius[q] + shift)
+    root = math.sqrt(cut.spread.count[cut.heads[q]])
+    shift, reach = root * cut.slack[q], EXPECTED_REACH * cut.width[q] + cut.slack[q]
+    away = EXPECTED_SHIFT * cut.radius[q] / root + cut.slack[q]
+    return Spans(reach, EXPECTED_RADIUS * cut.radius[q] + shift, away)
 
 
 @part
 def spans_of(cut, q, output):
     """Spans of an output."""
-    head, reach, largest = cut.heads[q], 0.0, 0.0
+    head, reach, largest, away = cut.heads[q], 0.0, 0.0, 0.0
     for c in range(output.size):
         reach = max(reach, max(cut.high[q, c] - output[c], output[c] - cut.low[q, c]))
-        away = radius(cut.spread, head, c, output[c])
+        away = max(away, abs(output[c] - cut.spread.centre[head, c]))
+        far = radius(cut.spread, head, c, output[c])
         # In this order, for it may be undefined.
-        largest = largest if away <= largest else away
+        largest = largest if far <= largest else far
     shift = math.sqrt(cut.spread.count[head]) * cut.slack[q]
-    return Spans(reach + cut.slack[q], largest + shift)
+    return Spans(reach + cut.slack[q], largest + shift, away + cut.slack[q])
 
 
 @part
@@ -86,8 +93,8 @@ def excess(cut, q, output, missed, mass, peak):
     times = _times(share, cut.parameters[q])
     if not left > 0.0:
         return times
-    far, head = pull(peak, missed, mass), cut.heads[q]
-    error = moved_mean(output, cut.low, cut.high, q, cut.spread, head, share, far, cut.slack[q])
+    others, head = what_missed(share, peak, missed, mass), cut.heads[q]
+    error = moved_mean(output, cut.low, cut.high, q, cut.spread, head, others, cut.slack[q])
     return min(times, error * (1.0 + DRIFTS * cut.errors[q]) / left)
 
 
@@ -99,7 +106,12 @@ def _expected_excess(cut, q, spans, missed, mass, peak):
     if left > 0.0:
         error = share * spans.reach
         other = pull(peak, missed, mass) * spans.radius
-        times = min(times, (other if other < error else error) / left)
+        error = other if other < error else error
+        if peak > 0.0:
+            means = cut.spread.furthest
+            away = expected_furthest(means, cut.heads[q], missed / peak) + spans.shift
+            error = min(error, missed / mass * away)
+        times = min(times, error / left)
     return times
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from halfspace.jit import MARGIN_COVERED, kernel, part
 from halfspace.predicate import LIMBS
-from halfspace.prefetch import prefetch_row
+from halfspace.prefetch import prefetch_row, rows_ahead
 from halfspace.query import prepare
 from halfspace.tiles import (
     TILE,
@@ -44,9 +44,6 @@ NO_NAN = frozenset({"nnan", "nsz"})
 
 COARSEST_ERROR = 0.5
 """Filter scores whose error, in nats, reaches this are replaced by float64 ones."""
-
-AHEAD = 24
-"""Rows of values that are asked for before their turn."""
 
 ADDED_AT_ONCE = 4
 """Weighted values that are added up before they are added to an output."""
@@ -147,9 +144,9 @@ def four_dots(query, keys, a, b, c, e):
 @part(flags=MARGIN_COVERED)
 def add_values(output, weights, values, slots):
     """Add the weighted values of the slots to `output`, four at a time."""
-    fours = slots.size - slots.size % ADDED_AT_ONCE
+    fours, ahead = slots.size - slots.size % ADDED_AT_ONCE, rows_ahead(values)
     for i in range(0, fours, ADDED_AT_ONCE):
-        for j in range(min(i + AHEAD, slots.size), min(i + AHEAD + 4, slots.size)):
+        for j in range(min(i + ahead, slots.size), min(i + ahead + 4, slots.size)):
             prefetch_row(values, slots[j])
         a, b, c, e = weights[i], weights[i + 1], weights[i + 2], weights[i + 3]
         p, q, r, s = slots[i], slots[i + 1], slots[i + 2], slots[i + 3]

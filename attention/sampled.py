@@ -17,7 +17,7 @@ from halfspace.tiles import TILE, used_lanes
 
 from . import bounds
 from .deviations import Means
-from .draws import RUN, seeds
+from .draws import RUN, guide_size, seeds
 from .reading import (
     LARGEST_EXPONENT,
     average_softmax,
@@ -196,6 +196,7 @@ def sampled_rows(head, prior, queries, states, lengths, cut, targets, scale, rea
     spare, counts = np.empty(room * TILE), np.empty(BINS + 1, np.int64)
     kept, missed = np.empty(BINS + 1), np.empty(BINS + 1)
     weights, cumulative = np.empty(room * TILE, np.float32), np.empty(room * TILE // RUN)
+    guide = np.empty(guide_size(room * TILE // RUN), np.int32)
     slots, output, widest = np.empty(AHEAD, np.int64), np.empty(value_dim), 0.0
     room_of_means = np.empty((5, value_dim + 1))
     means = Means(
@@ -264,7 +265,13 @@ def sampled_rows(head, prior, queries, states, lengths, cut, targets, scale, rea
                 keys,
                 values,
                 scale,
-                Scratch(cumulative[: used * TILE // RUN], slots, means, centre),
+                Scratch(
+                    cumulative[: used * TILE // RUN],
+                    guide[: guide_size(used * TILE // RUN)],
+                    slots,
+                    means,
+                    centre,
+                ),
                 output,
             )
             draws = got.draws

@@ -44,7 +44,7 @@ from halfspace.jit import MARGIN_COVERED, REASSOCIATED, part
 from halfspace.prefetch import prefetch_row
 
 from .deviations import Means, choose_slopes, clear, confidence, deviation, draws_needed
-from .draws import accumulate, find, slack, uniform
+from .draws import accumulate, fill_guide, find, slack, uniform
 from .selection import BINS, BINS_PER_NAT
 
 FEWEST = 64
@@ -103,6 +103,7 @@ class Scratch(NamedTuple):
     """Room to work in."""
 
     cumulative: np.ndarray  # (slots / RUN,) float64
+    guide: np.ndarray  # (guide_size(slots / RUN),) int32
     slots: np.ndarray  # (AHEAD,) int64
     means: Means
     centre: np.ndarray  # (value_dim,) float64, of the terms
@@ -207,7 +208,9 @@ def _draw(first, last, state, tail, query, keys, values, scale, scratch):
     for start in range(first, last, AHEAD):
         size = min(AHEAD, last - start)
         for i in range(size):
-            slots[i] = find(tail.weights, scratch.cumulative, uniform(state, start + i))
+            slots[i] = find(
+                tail.weights, scratch.cumulative, scratch.guide, uniform(state, start + i)
+            )
             prefetch_row(keys, slots[i])
             prefetch_row(values, slots[i])
         for i in range(size):
@@ -329,6 +332,7 @@ def estimate(tail, prior, target, limit, state, query, keys, values, scale, scra
     pilot = _pilot(draws_needed(_largest(prior.spread), prior.width, goal, log))
     if pilot + FEWEST >= limit:
         return nothing
+    fill_guide(scratch.cumulative, scratch.guide)
     _start(tail, prior, scratch)
     _draw(0, pilot, state, tail, query, keys, values, scale, scratch)
     _recentre(tail, prior, scratch, pilot)

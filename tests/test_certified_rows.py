@@ -16,6 +16,7 @@ from attention.inputs import LARGEST_VALUE
 from attention.reading import Readings
 from attention.sampled import Estimates
 from attention.spread import spread_of, unknown_spread
+from attention.tails import BINS
 
 from .attention_oracle import EXTENDED
 from .sizes import examples
@@ -71,13 +72,34 @@ def least_bound(readings, values, errors, estimates, q, spread=None):
     if spread is not None and certain > 0 and readings.peak[q] < np.inf:
         mass = min(missed, certain)
         far = np.sqrt(EXTENDED(readings.peak[q])) * np.sqrt(mass) / (certain + mass)
-        count, centre, sums, squares = (field[0].astype(EXTENDED) for field in spread)
+        count, centre, sums, squares = (field[0].astype(EXTENDED) for field in spread[:4])
         mean = output - centre
         with np.errstate(invalid="ignore"):
             radius = np.sqrt(np.maximum(squares - 2 * mean * sums + count * mean**2, 0))
             other = far * (radius + np.sqrt(count) * rounding)
         away = np.where(np.isnan(other), away, np.minimum(away, other))
+        if readings.peak[q] > 0:
+            peak = EXTENDED(readings.peak[q])
+            furthest = [
+                least_furthest(spread, c, low[c], high[c], output[c], rounding, missed / peak)
+                for c in range(len(output))
+            ]
+            away = np.minimum(away, peak / certain * np.array(furthest))
     return away.max() + rounding, moved
+
+
+def least_furthest(spread, c, low, high, mean, rounding, keys):
+    """N of `tails.py` for a coordinate, upwards or downwards, by its formula."""
+    counts, first, step = spread.counts[0, c], spread.first[0, c], EXTENDED(spread.step[0, c])
+    edges = first + np.arange(BINS + 1) * step
+    up = np.append(np.minimum(edges[1:-1], high), high) - mean + rounding
+    down = mean - np.append(low, np.maximum(edges[1:-1], low)) + rounding
+    sums = []
+    for away, some in ((up[::-1], counts[::-1]), (down, counts)):
+        before = np.append(0, np.cumsum(some)[:-1])
+        taken = np.clip(keys - before, 0, some)
+        sums.append((taken * np.maximum(away, 0)).sum())
+    return max(sums)
 
 
 @st.composite

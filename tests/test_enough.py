@@ -8,7 +8,13 @@ from hypothesis import strategies as st
 from attention import Decoder, Error, Mass, TopR, bounds
 from attention.coded_rules import _average_more, make_scratch, words_of
 from attention.cuts import Measures, cut_of
-from attention.enough import EXPECTED_RADIUS, EXPECTED_REACH, excess, keys_needed
+from attention.enough import (
+    EXPECTED_RADIUS,
+    EXPECTED_REACH,
+    EXPECTED_SHIFT,
+    excess,
+    keys_needed,
+)
 from attention.spread import spread_of, unknown_spread
 from halfspace.jit import kernel
 from halfspace.tiles import TILE
@@ -116,6 +122,15 @@ def test_means_that_grow(rng, n, size):
     assert (abs(output - exact) <= bounds.mean_rounding(drift, n, *spans)).all()
 
 
+def furthest(means, missed, peak):
+    """Mean distances of missed / peak values, between those of powers of two."""
+    known = means[means > 0.0]
+    count = np.divide(missed, peak, out=np.full(len(missed), 2.0**99), where=peak > 0.0)
+    places = np.log2(np.maximum(count, 1.0))
+    away = np.interp(places, np.arange(len(known)), known)
+    return np.where(np.floor(places) + 1 < len(known), away, np.inf)
+
+
 @examples(2)
 @given(rng=rngs(), n=st.integers(1, 200), eps=st.sampled_from([0.01, 0.1, 1.0]))
 def test_keys_needed_are_the_fewest(rng, n, eps):
@@ -136,6 +151,11 @@ def test_keys_needed_are_the_fewest(rng, n, eps):
             far = np.sqrt(peak * mass) / (kept + mass) * radius
             reach = EXPECTED_REACH * (high - low).max()
             enough |= np.minimum(missed * reach, far) <= cut.left[0] * (1 + 1e-6)
+            shift = EXPECTED_SHIFT * radius / EXPECTED_RADIUS / np.sqrt(len(key))
+            away = furthest(held.spread.furthest[0], missed, peak) + shift
+            told = np.isfinite(away)
+            moved = missed / kept * np.where(told, away, 0.0)
+            enough |= told & (moved <= cut.left[0] * (1 + 1e-6))
         least = int(np.flatnonzero(enough)[0]) + 1 if enough.any() else len(share)
         assert abs(keys_needed(cut, 0, share) - least) <= 1
 

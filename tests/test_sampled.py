@@ -23,7 +23,7 @@ from attention import (
     softmax_attention,
 )
 from attention import sampled as sampled_module
-from attention.draws import RUN, accumulate, find, seeds, uniform
+from attention.draws import GUIDED, RUN, accumulate, fill_guide, find, seeds, uniform
 
 from .attention_oracle import EPS, EXTENDED, assert_certified
 from .attention_strategies import errors, heads, largest, output_dtypes
@@ -141,17 +141,61 @@ def test_it_is_certified_where_sampling_does_not_pay(data):
 
 
 @njit
-def _drawn(weights, cumulative, state, slots):
+def _drawn(weights, cumulative, guide, state, slots):
     accumulate(weights, cumulative)
+    fill_guide(cumulative, guide)
     for j in range(slots.size):
-        slots[j] = find(weights, cumulative, uniform(state, j))
+        slots[j] = find(weights, cumulative, guide, uniform(state, j))
 
 
 def drawn(weights, count, seed=0):
     slots, state = np.empty(count, np.int64), seeds(seed, np.zeros((1, 1)))[0]
     with np.errstate(over="ignore"):
-        _drawn(weights, np.empty(weights.size // RUN), state, slots)
+        runs = weights.size // RUN
+        _drawn(weights, np.empty(runs), np.empty(runs // GUIDED + 1, np.int32), state, slots)
     return slots
+
+
+def walked(weights, run, left):
+    """The slot of a run in which a point falls that is so far into it."""
+    found = None
+    for slot in range(RUN * run, RUN * run + RUN):
+        if weights[slot] > 0.0:
+            found, left = slot, left - np.float64(weights[slot])
+            if left < 0.0:
+                break
+    return found
+
+
+@njit
+def _found(weights, cumulative, guide, points, slots):
+    accumulate(weights, cumulative)
+    fill_guide(cumulative, guide)
+    for j in range(points.size):
+        slots[j] = find(weights, cumulative, guide, points[j])
+
+
+@examples(1)
+@given(rng=rngs(), tiles=st.integers(1, 5), power=st.sampled_from([0.0, 1.0, 9.0]))
+def test_every_point_falls_in_its_slot(rng, tiles, power):
+    """Wherever the guide begins, ends of runs included."""
+    weights = np.exp(power * rng.standard_normal(tiles * TILE)).astype(np.float32)
+    weights[rng.random(weights.size) < rng.choice([0.0, 0.5, 0.95])] = 0.0
+    weights[rng.integers(weights.size)] = 1.0
+    runs = weights.size // RUN
+    cumulative, guide = np.empty(runs), np.empty(runs // GUIDED + 1, np.int32)
+    ends = weights.reshape(-1, RUN).sum(axis=1, dtype=float).cumsum()
+    edges = np.nextafter((ends / ends[-1])[:, None], [0.0, 0.5, 1.0]).ravel()
+    points = np.concatenate([rng.random(200), edges, [0.0, 1.0 - 2.0**-53]])
+    points = np.minimum(points, 1.0 - 2.0**-53)
+    slots = np.empty(points.size, np.int64)
+    _found(weights, cumulative, guide, points, slots)
+    run = np.minimum(np.searchsorted(cumulative, points * cumulative[-1], side="right"), runs - 1)
+    assert np.array_equal(slots // RUN, run)
+    assert (weights[slots] > 0.0).all()
+    before = np.where(run > 0, cumulative[run - 1], 0.0)
+    left = points * cumulative[-1] - before
+    assert slots.tolist() == [walked(weights, *at) for at in zip(run, left, strict=True)]
 
 
 def test_keys_are_drawn_by_their_weights():
