@@ -119,6 +119,7 @@ class Setting(NamedTuple):
     normals: np.ndarray  # like those to come
     count: int  # ids a report
     threads: int
+    batch: int = 1  # queries a call
 
 
 class Own(Built):
@@ -154,7 +155,9 @@ STRUCTURES: dict[str, Callable[[Setting], Contestant]] = {
 
 AUTOS: dict[str, Callable[[Setting], Contestant]] = {
     BUILT: lambda s: Own(halfspace.build(s.points)),
-    TOLD: told(halfspace.build, expected_queries=EXPECTED_QUERIES),
+    TOLD: lambda s: told(
+        halfspace.build, expected_queries=EXPECTED_QUERIES, expected_batch=s.batch
+    )(s),
 }
 """What `build` chooses, told nothing and told all."""
 

@@ -22,6 +22,7 @@ from .high_contestants import (
     REFERENCE,
     RIVALS,
     SINGLE,
+    TOLD,
     TOP,
     Setting,
     suits,
@@ -192,10 +193,10 @@ class Ring:
         self.outcomes: dict[Way, dict[str, Outcome]] = {way: {} for way in task.ways}
         self.autos: dict[Way, dict[str, Beaten]] = {way: {} for way in task.ways}
 
-    def made(self, name: str, make: Callable[[Setting], Contestant]) -> Contestant:
+    def made(self, name: str, make: Callable[[Setting], Contestant], batch: int = 1) -> Contestant:
         """A contestant; of ours it is noted what making it takes."""
         start = time.perf_counter()
-        contestant = make(self.setting)
+        contestant = make(self.setting._replace(batch=batch))
         if name in OURS:
             self.builds[name] = time.perf_counter() - start
             self.held[name] = contestant.index.nbytes / self.setting.points.nbytes
@@ -235,10 +236,12 @@ def play(site: Site, setting: Setting, task: Task, plan: Plan, rotation: float) 
     warm(setting, plan)
     ring = Ring(setting, task, plan.limits)
     for name, (make, ways) in entrants(task.ways, setting.points.shape[1], plan).items():
-        contestant = ring.made(name, make)
-        ring.meet(name, contestant, ways)
-        if name in AUTOS:
-            ring.meet_best(name, contestant, ways)
+        # Told all, it is told how it will be asked.
+        for some in [[way] for way in ways] if name == TOLD else [ways]:
+            contestant = ring.made(name, make, some[0].size)
+            ring.meet(name, contestant, some)
+            if name in AUTOS:
+                ring.meet_best(name, contestant, some)
     return Cell(
         site,
         setting.points.shape,

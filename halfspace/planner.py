@@ -40,7 +40,7 @@ PLANNING_SHARE = 0.14
 PLANNING_CALL = 1e6
 """Nanoseconds that sampling takes in Python, whatever the size."""
 
-MOST_PLANNING_NANOSECONDS, MOST_PLANNING_SHARE = 1.5e7, 0.004
+MOST_PLANNING_NANOSECONDS, MOST_PLANNING_SHARE = 1.5e7, 0.01
 """Time that sampling for one structure may take: one of them, of the least total so far."""
 
 DIRECTIONS = 24
@@ -256,6 +256,7 @@ def build(
     queries: ArrayLike | None = None,
     expected_count: int | None = None,
     expected_queries: int | None = None,
+    expected_batch: int | None = None,
     memory: int | None = None,
 ) -> Index:
     """Build an index over `points` for half-space queries.
@@ -281,6 +282,9 @@ def build(
         Queries the index is expected to answer in its life; 10,000 if not given. A scan is best for
         few, and the more there are, the more building may cost. Where they are many, what else may
         win is built as well, and the clock decides (`runoff.py`).
+    expected_batch : int, optional
+        Queries that come in a call, 1 where each comes by itself: where the clock decides, it does
+        so for such calls. If not given, for both ways.
     memory : int, optional
         Bytes the index may take.
 
@@ -295,7 +299,7 @@ def build(
         Not real numbers.
     ValueError
         An unknown structure; points, ids, weights or queries as for `Index`; a negative
-        `expected_count` or `expected_queries`; an index larger than `memory`.
+        `expected_count` or `expected_queries`, no `expected_batch`; an index larger than `memory`.
 
     Examples
     --------
@@ -306,6 +310,7 @@ def build(
     """
     wanted = structure_name(structure)
     wishes = _checked_wishes(expected_count, expected_queries, memory)
+    batch = None if expected_batch is None else as_count(expected_batch, "expected_batch", least=1)
     rows = as_points(points)
     normals = None if queries is None else as_normals(queries, rows.shape[1], "queries")[0]
     options = {**wishes._asdict(), "queries": normals}
@@ -325,7 +330,12 @@ def build(
     elif expected_queries is not None and pays(chosen):
         probes = _probes(index, rows, normals, wishes)
         index, said = run_off(
-            index, chosen, memory, lambda name: _make(name, rows, ids, weights, options), probes
+            index,
+            chosen,
+            memory,
+            lambda name: _make(name, rows, ids, weights, options),
+            probes,
+            batch,
         )
         reason = "\n".join([reason, *("  " + line for line in said.splitlines())])
     return _checked(index, memory, reason)

@@ -4,7 +4,8 @@ Forecasts tell apart what differs much (`planner.py`), not near ties, and struct
 a batch saves. So the structure that was chosen is asked half-spaces of the size and kind that are
 expected, one by one and in a batch, and so are others that might be faster, as many as can be built
 in a small part of the time that all the asking to come takes. The winner is the one whose worse way
-of the two is nearest to the best there: the least of max(t_1 / min t_1, t_m / min t_m).
+of the two is nearest to the best there: the least of max(t_1 / min t_1, t_m / min t_m). Where it is
+known how many come in a call, it is the fastest that way.
 
 Here a clock is read: which of two that are about as fast is taken may differ between builds. Their
 answers do not.
@@ -103,12 +104,13 @@ def _pace(index: Index, singles: Probes, batch: Probes) -> Pace:
 class _Course:
     """What every contender is asked, as much as the first one answers in the time there is."""
 
-    def __init__(self, index: Index, probes: Probes, queries: int) -> None:
+    def __init__(self, index: Index, probes: Probes, queries: int, batch: int | None) -> None:
         few = probes.first(2)
         _pace(index, few, few)  # compiles
         each = _pace(index, few, few).alone
         singles = int(np.clip(min(PROBE_SECONDS / each, PROBE_SHARE * queries), 2, SINGLES))
-        self.singles, self.batch = probes.first(singles), probes.first(BATCH * singles)
+        size = BATCH * singles if batch is None else min(batch, PROBES)
+        self.singles, self.batch = probes.first(singles), probes.first(size)
 
     def once(self, index: Index) -> Pace:
         """Time of one round, after one that is not timed."""
@@ -143,8 +145,18 @@ def pays(plan: Plan) -> bool:
     return bool(_contenders(plan, Pace(HOPELESS * query, HOPELESS * query)))
 
 
+def _told(ratios: tuple[float, float], batch: int | None) -> tuple[float, ...]:
+    """Of ratios alone and in a batch, those that count where calls are known to be of a size."""
+    return ratios if batch is None else ratios[:1] if batch == 1 else ratios[1:]
+
+
 def run_off(
-    index: Index, plan: Plan, memory: int | None, make: Callable[[str], Index], probes: Probes
+    index: Index,
+    plan: Plan,
+    memory: int | None,
+    make: Callable[[str], Index],
+    probes: Probes,
+    batch: int | None = None,
 ) -> tuple[Index, str]:
     """Let the index that a plan chose run against others; the winner, and a line for each.
 
@@ -159,13 +171,15 @@ def run_off(
         Index of a structure, by its name.
     probes : Probes
         At least one.
+    batch : int, optional
+        Queries in a call; if not given, one and many count alike.
 
     Returns
     -------
     Index, str
         Nothing is said where no other was worth a try.
     """
-    course = _Course(index, probes, plan.expected_queries)
+    course = _Course(index, probes, plan.expected_queries, batch)
     paces = {plan.structure: course.once(index)}
     running, first = {plan.structure: index}, paces[plan.structure]
     for name in _contenders(plan, first):
@@ -176,13 +190,13 @@ def run_off(
         if memory is not None and rival.nbytes > memory:
             continue
         paces[name] = course.once(rival)
-        if min(paces[name].over(first)) <= CLEAR:
+        if min(_told(paces[name].over(first), batch)) <= CLEAR:
             running[name] = rival
     if len(paces) == 1:
         return index, ""
     if len(running) > 1:
         paces.update(zip(running, course.rounds(running.values()), strict=True))
     best = Pace(*np.min([paces[each] for each in running], axis=0))
-    winner = min(running, key=lambda each: max(paces[each].over(best)))
+    winner = min(running, key=lambda each: max(_told(paces[each].over(best), batch)))
     lines = [f"{each}: {pace.text()}" for each, pace in paces.items()]
     return running[winner], "\n".join([f"of those that were asked, {winner} won", *lines])

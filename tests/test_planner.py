@@ -174,6 +174,8 @@ def test_every_structure_by_any_of_its_names():
         ({"expected_queries": -1}, ValueError, "expected_queries: expected at least 0, got -1"),
         ({"expected_queries": 1.5}, TypeError, "expected_queries: expected an integer, got float"),
         ({"memory": 1.5}, TypeError, "memory: expected an integer, got float"),
+        ({"expected_batch": 0}, ValueError, "expected_batch: expected at least 1, got 0"),
+        ({"expected_batch": "1"}, TypeError, "expected_batch: expected an integer, got str"),
         ({"queries": np.ones((2, 5))}, ValueError, "queries: expected shape"),
         ({"structure": "scan", "queries": "x"}, TypeError, "queries: expected floats"),
         ({"structure": "shallow_cuttings", "memory": 9}, ValueError, "memory: expected at least"),

@@ -142,3 +142,10 @@ def test_build_of_points_that_tell_nothing(monkeypatch):
         for queries in (None, np.zeros((4, 3))):
             index = halfspace.build(points, queries=queries, expected_queries=10**9)
             assert index.count([0.0, 0.0, 0.0], 0.0) == 500
+
+
+@pytest.mark.parametrize(("batch", "kind"), [(1, "Cascade"), (64, "Scan"), (None, "Scan")])
+def test_the_fastest_in_the_way_that_is_told_wins(clock, batch, kind):
+    _, _, make = clock
+    index, _ = run_off(halfspace.KDTree(POINTS), planned(), None, make, probes(), batch)
+    assert type(index).__name__ == kind
