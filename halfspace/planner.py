@@ -43,6 +43,9 @@ PLANNING_CALL = 1e6
 MOST_PLANNING_NANOSECONDS, MOST_PLANNING_SHARE = 1.5e7, 0.01
 """Time that sampling for one structure may take: one of them, of the least total so far."""
 
+UNTOLD = ", queries untold"
+"""Behind the name of a structure that takes queries and is made without."""
+
 DIRECTIONS = 24
 """Half-spaces that structures over samples are asked for."""
 
@@ -331,7 +334,7 @@ def build(
         probes = _probes(index, rows, normals, wishes)
         index, said = run_off(
             index,
-            chosen,
+            chosen if normals is None else _with_untold(chosen),
             memory,
             lambda name: _make(name, rows, ids, weights, options),
             probes,
@@ -339,6 +342,16 @@ def build(
         )
         reason = "\n".join([reason, *("  " + line for line in said.splitlines())])
     return _checked(index, memory, reason)
+
+
+def _with_untold(chosen: Plan) -> Plan:
+    """A plan with what is made for queries as candidates made without them too.
+
+    Those may be faster: a sample of points shows what lies close together better than how close.
+    """
+    told = [each for each in chosen.candidates if "queries" in STRUCTURES[each.name].options]
+    untold = [each._replace(name=each.name + UNTOLD) for each in told]
+    return chosen._replace(candidates=(*chosen.candidates, *untold))
 
 
 def _probes(index: Index, points: np.ndarray, normals: np.ndarray | None, wishes: Wishes) -> Probes:
@@ -357,7 +370,9 @@ def _make(
     weights: ArrayLike | None,
     options: dict,
 ) -> Index:
-    structure = STRUCTURES[name]
+    structure = STRUCTURES[name.removesuffix(UNTOLD)]
+    if name.endswith(UNTOLD):
+        options = options | {"queries": None}
     taken = {option: options[option] for option in structure.options}
     return structure.make(rows, ids=ids, weights=weights, **taken)
 

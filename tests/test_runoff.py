@@ -136,6 +136,26 @@ def test_build_lets_them_run_and_answers_stay_the_same(monkeypatch):
     assert "of those that were asked" not in halfspace.build(POINTS, **options).explain()
 
 
+def test_what_is_made_for_queries_runs_made_without_them_too(monkeypatch):
+    monkeypatch.setattr(planner, "TINY_NANOSECONDS", 1.0)
+    made = []
+
+    def pace(index, *_):
+        if isinstance(index, halfspace.Cascade):
+            made.append(index.structure.basis.forward)
+        return Pace(5e-5, 5e-5)
+
+    monkeypatch.setattr(runoff, "_pace", pace)
+    options = {"queries": NORMALS, "expected_count": 6}
+    text = halfspace.build(POINTS, expected_queries=10**9, **options).explain()
+    assert "cascade, queries untold: " in text
+    for told in (NORMALS, None):
+        wanted = halfspace.Cascade(POINTS, queries=told, expected_count=6).structure.basis.forward
+        assert any(np.array_equal(forward, wanted) for forward in made)
+    names = [each.name for each in planner._with_untold(planned()).candidates]
+    assert names == ["scan", "kd_tree", "cascade", "cascade, queries untold"]
+
+
 def test_build_of_points_that_tell_nothing(monkeypatch):
     monkeypatch.setattr(planner, "TINY_NANOSECONDS", 1.0)
     for points in (np.ones((500, 3)), np.zeros((500, 3)), 1e308 * np.ones((500, 3))):
