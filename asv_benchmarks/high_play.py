@@ -37,6 +37,9 @@ CHECKED = 32
 WARMING = 2000
 """Points over which everything is built first, so that nothing is compiled while it is timed."""
 
+NEAREST = 2
+"""Structures that what `build` chose meets by itself: the fastest may seem so by chance."""
+
 BANDWIDTH_BYTES = 1 << 28
 
 COUNTS: dict[str, Callable[[int], int]] = {
@@ -211,18 +214,22 @@ class Ring:
             )
 
     def meet_best(self, name: str, contestant: Contestant, ways: Sequence[Way]) -> None:
-        """Let what `build` chose meet the best structure that is told as much."""
+        """Let what `build` chose meet the two best structures that are told no more than it was."""
         for way in ways:
             times = {REFERENCE: 1.0} | {n: o.ratio for n, o in self.outcomes[way].items()}
-            best = min((n for n in RIVALS[name] if n in times), key=times.__getitem__, default=name)
-            ratio = times[name]
-            if best not in (REFERENCE, name):
-                rival = OURS[best](self.setting)
-                side = Side(rival, pace(rival, way, self.task.asked, self.limits))
-                ratio = duel(
-                    side, contestant, way, self.task.asked, self.task.truths, self.limits
-                ).ratio
-            self.autos[way][name] = Beaten(best, ratio)
+            rivals = sorted((n for n in RIVALS[name] if n in times), key=times.__getitem__)
+            met = [self.beaten(name, contestant, way, rival) for rival in rivals[:NEAREST]]
+            if met:
+                self.autos[way][name] = max(met, key=lambda beaten: beaten.ratio)
+
+    def beaten(self, name: str, contestant: Contestant, way: Way, rival: str) -> Beaten:
+        """One structure in a duel with what `build` chose; the reference was in one already."""
+        if rival == REFERENCE:
+            return Beaten(rival, self.outcomes[way][name].ratio)
+        other = OURS[rival](self.setting)
+        side = Side(other, pace(other, way, self.task.asked, self.limits))
+        found = duel(side, contestant, way, self.task.asked, self.task.truths, self.limits)
+        return Beaten(rival, found.ratio)
 
     def own_outcome(self, way: Way) -> Outcome:
         """What the reference did in all its duels."""

@@ -176,7 +176,7 @@ def shown_autos(cell: Cell, name: str) -> Iterable[str]:
 
 
 def show_autos(cells: Sequence[Cell]) -> None:
-    """What `build` chose beside the best structure that is told as much, and what telling gives."""
+    """What `build` chose beside the best structures that are told no more."""
     names = [name for name in AUTOS if name in cells[0].builds]
     rows = [
         [cell.site.name, f"{cell.count:,}", name, ", ".join(shown_autos(cell, name))]
@@ -184,18 +184,18 @@ def show_autos(cells: Sequence[Cell]) -> None:
         for name in names
     ]
     if rows:
-        title = "What build chose: times the best of the structures that are told as much"
+        title = "What build chose: times the best of the structures that are told no more"
         show(title, ["", "ids", "", "ratios"], rows)
 
 
 def over_best(cell: Cell, name: str) -> float:
-    """Times the best structure, told as much, that `build` takes, in the way where it is worst."""
+    """Times the best structure, told no more, that `build` takes, in the way where it is worst."""
     return max(beaten[name].ratio for beaten in cell.autos.values())
 
 
 def over_best_row(cells: Sequence[Cell], name: str) -> list[str]:
     """Whether what `build` makes is near the best structure everywhere."""
-    what = f"{name} / best structure told as much"
+    what = f"{name} / best structure told no more"
     return most_row(what, AUTO_SLACK, cells, lambda c: over_best(c, name))
 
 

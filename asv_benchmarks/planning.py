@@ -1,8 +1,8 @@
 """What the planner chooses beside what is best: python -m asv_benchmarks.planning.
 
 Every structure is built and asked once for each set of points and size of report; numbers of
-queries combine the two. The planner is called for real, and the time it takes is added to that of
-what it chose. One thread for everybody; the least of several rounds counts, on a machine that is
+queries combine the two. `build` is called for real, and what it takes beyond building what it chose,
+run-offs included, is added to that. One thread for everybody; the least of several rounds counts, on a machine that is
 shared with others.
 """
 
@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 import halfspace
-from halfspace.planner import plan
+from halfspace.planner import structure_name
 
 from . import data, sizes
 from .clock import held_to, seconds, without_collections
@@ -39,9 +39,6 @@ WORST = 2.0
 
 TARGET = 0.9
 """Share of the cells where a choice must be near the best."""
-
-SAMPLE = 16_384
-"""Points the planner is given."""
 
 KINDS = ("gauss", "sphere", "clustered", "cube")
 
@@ -160,16 +157,16 @@ def measure(points: np.ndarray, reported: Sequence[int], budget: Plan) -> dict[i
 def judge(points: np.ndarray, kind: str, costs: dict[int, dict], rounds: int) -> list[Cell]:
     """Let the planner choose, for every size of report and number of queries."""
     n, d = points.shape
-    rows = np.random.default_rng(0).permutation(n)[:SAMPLE] if n > SAMPLE else slice(None)
     cells = []
     for k, by_name in costs.items():
         for queries in QUERIES:
 
-            def choose(k: int = k, m: int = queries) -> str:
-                return plan(n, d, points[rows], None, k, m).structure
+            def choose(k: int = k, m: int = queries) -> halfspace.Index:
+                return halfspace.build(points, expected_count=k, expected_queries=m)
 
-            choice = choose()
-            planning = least_seconds(choose, rounds, 0.1)
+            choice = structure_name(type(choose()))
+            built = by_name[choice].build if choice in by_name else 0.0
+            planning = max(0.0, least_seconds(choose, rounds, 0.1) - built)
             best = min(by_name, key=lambda name: by_name[name].total(queries))
             least = by_name[best].total(queries)
             # What was not measured is too dear to be a good choice.

@@ -284,7 +284,7 @@ def build(
     expected_queries : int, optional
         Queries the index is expected to answer in its life; 10,000 if not given. A scan is best for
         few, and the more there are, the more building may cost. Where they are many, what else may
-        win is built as well, and the clock decides (`runoff.py`).
+        win is built as well, and the clock decides (`runoff.py`); some may be held at once.
     expected_batch : int, optional
         Queries that come in a call, 1 where each comes by itself: where the clock decides, it does
         so for such calls. If not given, for both ways.
@@ -311,9 +311,39 @@ def build(
     >>> index.report([1.0, 1.0], 7.0)
     array([50])
     """
-    wanted = structure_name(structure)
     wishes = _checked_wishes(expected_count, expected_queries, memory)
     batch = None if expected_batch is None else as_count(expected_batch, "expected_batch", least=1)
+    return _build(points, structure, ids, weights, queries, wishes, batch, runs=True)
+
+
+def build_as_planned(
+    points: ArrayLike,
+    structure: str = "auto",
+    *,
+    ids: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+    queries: ArrayLike | None = None,
+    expected_count: int | None = None,
+    expected_queries: int | None = None,
+    memory: int | None = None,
+) -> Index:
+    """`build` without a run-off: for parts of the points, of which there are many to build."""
+    wishes = _checked_wishes(expected_count, expected_queries, memory)
+    return _build(points, structure, ids, weights, queries, wishes, None, runs=False)
+
+
+def _build(
+    points: ArrayLike,
+    structure: str,
+    ids: ArrayLike | None,
+    weights: ArrayLike | None,
+    queries: ArrayLike | None,
+    wishes: Wishes,
+    batch: int | None,
+    runs: bool,
+) -> Index:
+    """`build`, its numbers checked; with a run-off only where it `runs`."""
+    wanted, memory = structure_name(structure), wishes.memory
     rows = as_points(points)
     normals = None if queries is None else as_normals(queries, rows.shape[1], "queries")[0]
     options = {**wishes._asdict(), "queries": normals}
@@ -323,24 +353,25 @@ def build(
     taken = sum(np.asarray(a).nbytes for a in (ids, weights) if a is not None)
     left = None if memory is None else max(0, memory - taken)
     chosen = _choose(len(rows), rows, normals, wishes._replace(memory=left), tuple(STRUCTURES))
-    reason = "\n".join([chosen.reason, *("  " + line for line in chosen.table().splitlines())])
+    reason = chosen.reason
+    if len(chosen.candidates) > 1:
+        reason = "\n  ".join([reason, *chosen.table().splitlines()])
     index = _make(chosen.structure, rows, ids, weights, options)
     if memory is not None and index.nbytes > memory:
         index, reason = (
             Scan(rows, ids=ids, weights=weights),
             f"{index!r} takes {index.nbytes} bytes",
         )
-    elif expected_queries is not None and pays(chosen):
-        probes = _probes(index, rows, normals, wishes)
+    elif runs and wishes.expected_queries is not None and pays(chosen, batch, left):
         index, said = run_off(
             index,
             chosen if normals is None else _with_untold(chosen),
             memory,
             lambda name: _make(name, rows, ids, weights, options),
-            probes,
+            _probes(index, rows, normals, wishes),
             batch,
         )
-        reason = "\n".join([reason, *("  " + line for line in said.splitlines())])
+        reason = "\n  ".join([reason, *said.splitlines()])
     return _checked(index, memory, reason)
 
 
@@ -360,7 +391,7 @@ def _probes(index: Index, points: np.ndarray, normals: np.ndarray | None, wishes
         normals = random_directions(points, PROBES)
     count = wishes.expected_count
     count = round(USUAL_SHARE * len(points)) if count is None else min(count, len(points))
-    return Probes.of(index, points, normals, count)
+    return Probes.of(index, points, normals, count, wishes.expected_queries)
 
 
 def _make(

@@ -20,7 +20,7 @@ from .dynamic_state import DynamicState
 from .forest import Forest
 from .forest_view import ForestView
 from .journal import Journal
-from .planner import build, structure_name
+from .planner import build_as_planned, structure_name
 from .rebuilding import Loose, growth, merged, next_merge, rebuilt, succeeded
 from .static_index import StaticIndex
 from .tombstones import Rows, Segment
@@ -115,7 +115,9 @@ class Publisher(ForestView):
 
     def _build(self, rows: Rows) -> StaticIndex:
         weights = rows.weights if rows.weights.shape[1] else None
-        return build(rows.points, self._structure, ids=rows.ids, weights=weights, **self._options)
+        return build_as_planned(
+            rows.points, self._structure, ids=rows.ids, weights=weights, **self._options
+        )
 
     def _compact(self) -> None:
         """Make one segment of all."""

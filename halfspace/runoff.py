@@ -20,8 +20,11 @@ import numpy as np
 from .index import Index
 from .plans import Plan
 
-BUILT_SHARE = 0.2
+BUILT_SHARE = 0.1
 """Of the time that asking is to take, what building others may."""
+
+UNSURE = 4.0
+"""Times its forecast that a build may take where only the least it can cost is known."""
 
 HOPELESS = 8.0
 """Times what was measured of the chosen one that a forecast may be before nobody believes it."""
@@ -40,6 +43,9 @@ BATCH = 2
 
 PROBES = BATCH * SINGLES
 
+MOST_IDS = 1 << 22
+"""Ids that a batch of reports may hold."""
+
 SAMPLE, RELIABLE = 32_768, 16.0
 """Points whose scores say where a half-space of the size that is expected lies, and how many of
 them it is to hold at least."""
@@ -54,11 +60,17 @@ class Probes(NamedTuple):
     offsets: np.ndarray  # (m,)
 
     @classmethod
-    def of(cls, index: Index, points: np.ndarray, normals: np.ndarray, count: int) -> Self:
-        """Along some of the normals, each with about `count` of the points (n, d) of an index."""
+    def of(
+        cls, index: Index, points: np.ndarray, normals: np.ndarray, count: int, queries: int
+    ) -> Self:
+        """Along some of the normals, each with about `count` of the points (n, d) of an index.
+
+        They are as many as can be asked where so many queries are to come.
+        """
         rng = np.random.default_rng(0)
         normals = normals[np.abs(normals).max(axis=1, initial=0.0) > 0.0]
-        normals = normals[rng.permutation(len(normals))[:PROBES]]
+        most = min(PROBES, BATCH * _affordable(queries), MOST_IDS // max(1, count) + 1)
+        normals = normals[rng.permutation(len(normals))[:most]]
         size = min(SAMPLE, len(points))
         rank = count * size / len(points)
         if rank < RELIABLE or not len(normals):
@@ -74,6 +86,11 @@ class Probes(NamedTuple):
     def first(self, size: int) -> "Probes":
         """As many of them."""
         return Probes(self.normals[:size], self.offsets[:size])
+
+
+def _affordable(queries: int) -> int:
+    """Half-spaces that may be asked one by one in a round where so many queries are to come."""
+    return min(SINGLES, int(PROBE_SHARE * queries))
 
 
 class Pace(NamedTuple):
@@ -108,7 +125,7 @@ class _Course:
         few = probes.first(2)
         _pace(index, few, few)  # compiles
         each = _pace(index, few, few).alone
-        singles = int(np.clip(min(PROBE_SECONDS / each, PROBE_SHARE * queries), 2, SINGLES))
+        singles = int(np.clip(PROBE_SECONDS / each, 2, _affordable(queries)))
         size = BATCH * singles if batch is None else min(batch, PROBES)
         self.singles, self.batch = probes.first(singles), probes.first(size)
 
@@ -127,27 +144,35 @@ class _Course:
         return [Pace(*np.median(each, axis=0)) for each in np.swapaxes(paces, 0, 1)]
 
 
-def _contenders(plan: Plan, pace: Pace) -> list[str]:
-    """Others that may be faster than the chosen one, best first, while building them is little."""
-    room = BUILT_SHARE * plan.expected_queries * (pace.alone + pace.batch) / 2.0
-    found = []
-    for candidate in sorted(plan.candidates, key=lambda each: each.query):
-        hopeful = candidate.query <= HOPELESS * max(pace)
-        if candidate.name != plan.structure and hopeful and candidate.build <= room:
+def _room(plan: Plan, pace: Pace, batch: int | None) -> float:
+    """Seconds that building others may take."""
+    return BUILT_SHARE * plan.expected_queries * min(_told(pace, batch))
+
+
+def _contenders(plan: Plan, pace: Pace, batch: int | None, memory: int | None) -> list[str]:
+    """Others that may be faster than the chosen one, best first, each of them cheap to build."""
+    room, found = _room(plan, pace, batch), []
+    known = [candidate for candidate in plan.candidates if candidate.query == candidate.query]
+    for candidate in sorted(known, key=lambda each: each.query):
+        build = candidate.build * (UNSURE if candidate.note.startswith("ruled out") else 1.0)
+        fits = memory is None or candidate.nbytes <= memory
+        hopeful = fits and candidate.query <= HOPELESS * max(pace)
+        if candidate.name != plan.structure and hopeful and build <= room:
             found.append(candidate.name)
-            room -= candidate.build
     return found
 
 
-def pays(plan: Plan) -> bool:
+def pays(plan: Plan, batch: int | None, memory: int | None) -> bool:
     """Whether there is room for a run-off even if the forecast is short by as much as it may be."""
     query = next(each.query for each in plan.candidates if each.name == plan.structure)
-    return bool(_contenders(plan, Pace(HOPELESS * query, HOPELESS * query)))
+    pace = Pace(HOPELESS * query, HOPELESS * query)
+    enough = _affordable(plan.expected_queries) >= 2
+    return enough and bool(_contenders(plan, pace, batch, memory))
 
 
-def _told(ratios: tuple[float, float], batch: int | None) -> tuple[float, ...]:
-    """Of ratios alone and in a batch, those that count where calls are known to be of a size."""
-    return ratios if batch is None else ratios[:1] if batch == 1 else ratios[1:]
+def _told(both: tuple[float, float], batch: int | None) -> tuple[float, ...]:
+    """Of numbers alone and in a batch, those that count where calls are known to be of a size."""
+    return both if batch is None else both[:1] if batch == 1 else both[1:]
 
 
 def run_off(
@@ -177,15 +202,34 @@ def run_off(
     Returns
     -------
     Index, str
-        Nothing is said where no other was worth a try.
+        Nothing is said where no other was worth a try, or memory was short. All that are about as
+        fast are held at once.
     """
+    try:
+        return _run(index, plan, memory, make, probes, batch)
+    except MemoryError:  # of what is not needed
+        return index, ""
+
+
+def _run(
+    index: Index,
+    plan: Plan,
+    memory: int | None,
+    make: Callable[[str], Index],
+    probes: Probes,
+    batch: int | None,
+) -> tuple[Index, str]:
+    """`run_off`, where there is memory for it."""
     course = _Course(index, probes, plan.expected_queries, batch)
     paces = {plan.structure: course.once(index)}
     running, first = {plan.structure: index}, paces[plan.structure]
-    for name in _contenders(plan, first):
+    end = time.perf_counter() + _room(plan, first, batch)
+    for name in _contenders(plan, first, batch, memory):
+        if time.perf_counter() > end:
+            break
         try:
             rival = make(name)
-        except (MemoryError, ValueError):  # all was checked but whether there is room for it
+        except ValueError:  # all was checked but whether it fits into `memory`
             continue
         if memory is not None and rival.nbytes > memory:
             continue

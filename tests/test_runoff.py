@@ -15,16 +15,23 @@ NORMALS = np.random.default_rng(1).standard_normal((80, 8))
 MADE = {"scan": halfspace.Scan, "kd_tree": halfspace.KDTree, "cascade": halfspace.Cascade}
 
 
-def planned(chosen="kd_tree", queries=1_000_000, builds=(1e-4, 1e-3, 1e-3), query=(1e-4,) * 3):
+def planned(
+    chosen="kd_tree",
+    queries=1_000_000,
+    builds=(1e-4, 1e-3, 1e-3),
+    query=(1e-4,) * 3,
+    nbytes=1e4,
+    note="",
+):
     lines = [
-        Candidate(name, build, each, 1e6, build + queries * each, "")
+        Candidate(name, build, each, nbytes, build + queries * each, note)
         for name, build, each in zip(MADE, builds, query, strict=True)
     ]
     return Plan(chosen, "least in all", queries, tuple(lines))
 
 
 def probes(count=6):
-    return Probes.of(halfspace.Scan(POINTS), POINTS, NORMALS, count)
+    return Probes.of(halfspace.Scan(POINTS), POINTS, NORMALS, count, 10**6)
 
 
 @pytest.fixture
@@ -70,13 +77,38 @@ def test_who_is_clearly_slower_in_both_ways_is_asked_once(clock, monkeypatch):
 
 def test_building_is_a_small_part_of_asking(clock):
     _, built, make = clock
-    few = planned(queries=100, builds=(1e-4, 1e-3, 1.0))
+    few = planned(queries=3_000, builds=(1e-3, 1e-3, 1.0))
     index, said = run_off(halfspace.KDTree(POINTS), few, None, make, probes())
     assert built == ["scan"]
     assert isinstance(index, halfspace.Scan)
     assert "cascade" not in said
-    assert not pays(planned(queries=1, builds=(1.0, 1.0, 1.0)))
-    assert pays(planned())
+    assert not pays(planned(queries=3_000, builds=(1.0, 1.0, 1.0)), None, None)
+    assert pays(planned(), None, None)
+    assert not pays(planned(queries=1_000, builds=(0.0, 0.0, 0.0)), None, None)
+    # 10 s may go to builds whose price is known, not to what may cost far more than said.
+    built.clear()
+    run_off(halfspace.KDTree(POINTS), planned(builds=(6.0, 1e-3, 6.0)), None, make, probes())
+    assert sorted(built) == ["cascade", "scan"]
+    built.clear()
+    unsure = planned(builds=(6.0, 1e-3, 6.0), note="ruled out: takes at least this")
+    run_off(halfspace.KDTree(POINTS), unsure, None, make, probes())
+    assert built == []
+
+
+def test_time_that_builds_took_counts(clock, monkeypatch):
+    _, built, make = clock
+    passed = iter(range(0, 100, 8))
+    monkeypatch.setattr(runoff.time, "perf_counter", lambda: next(passed))
+    run_off(halfspace.KDTree(POINTS), planned(), None, make, probes())
+    assert built == ["scan"]  # 10 s in all, and 8 are gone after each
+
+
+def test_the_best_come_first_whatever_is_unknown(clock):
+    _, built, make = clock
+    plan = planned(query=(3e-4, 1e-4, 2e-4))
+    lines = [plan.candidates[0], Candidate.unknown("oak", "unknown"), *plan.candidates[1:]]
+    run_off(halfspace.KDTree(POINTS), plan._replace(candidates=tuple(lines)), None, make, probes())
+    assert built == ["cascade", "scan"]
 
 
 def test_a_hopeless_forecast_is_believed(clock):
@@ -86,17 +118,20 @@ def test_a_hopeless_forecast_is_believed(clock):
     assert (built, said) == ([], "")
     assert isinstance(index, halfspace.KDTree)
     unknown = Plan("kd_tree", "", 10**6, (slow.candidates[1], Candidate.unknown("scan", "")))
-    assert not pays(unknown)
+    assert not pays(unknown, None, None)
 
 
 def test_there_must_be_room(clock):
     _, built, make = clock
     tree = halfspace.KDTree(POINTS)
     room = halfspace.Scan(POINTS).nbytes
-    index, said = run_off(tree, planned(), room, make, probes())
+    index, said = run_off(tree, planned(nbytes=1.0), room, make, probes())
     assert isinstance(index, halfspace.Scan)
     assert "cascade" in built
     assert "cascade" not in said
+    built.clear()
+    run_off(tree, planned(nbytes=room + 1.0), room, make, probes())
+    assert built == []
 
     def make_none(name):
         raise MemoryError
@@ -108,19 +143,22 @@ def test_there_must_be_room(clock):
 def test_probes_hold_about_what_is_expected(count, monkeypatch):
     monkeypatch.setattr(runoff, "RELIABLE", 5.0)
     index = halfspace.Scan(POINTS)
-    found = Probes.of(index, POINTS, NORMALS, count)
+    found = Probes.of(index, POINTS, NORMALS, count, 10**6)
     assert len(found.offsets) == runoff.PROBES
+    assert len(Probes.of(index, POINTS, NORMALS, count, 5_000).offsets) == 10
     counts = index.count(found.normals, found.offsets)
     assert counts.min() >= count - 1  # scores are rounded
     assert counts.max() <= count + 1
 
 
-def test_probes_of_odd_data():
+def test_probes_of_odd_data(monkeypatch):
     one = np.ones((40, 2))
     zeros = np.zeros((3, 2))
-    assert len(Probes.of(halfspace.Scan(one), one, zeros, 5).offsets) == 0
+    assert len(Probes.of(halfspace.Scan(one), one, zeros, 5, 10**6).offsets) == 0
+    monkeypatch.setattr(runoff, "MOST_IDS", 100)
+    assert len(Probes.of(halfspace.Scan(one), one, NORMALS[:, :2], 40, 10**6).offsets) == 3
     huge = 1e308 * np.random.default_rng(0).standard_normal((40, 8)).clip(-1, 1)
-    found = Probes.of(halfspace.Scan(huge), huge, NORMALS, 5)
+    found = Probes.of(halfspace.Scan(huge), huge, NORMALS, 5, 10**6)
     assert np.isfinite(found.offsets).all()
 
 
@@ -169,3 +207,13 @@ def test_the_fastest_in_the_way_that_is_told_wins(clock, batch, kind):
     _, _, make = clock
     index, _ = run_off(halfspace.KDTree(POINTS), planned(), None, make, probes(), batch)
     assert type(index).__name__ == kind
+
+
+def test_parts_are_built_as_planned(monkeypatch):
+    monkeypatch.setattr(planner, "run_off", lambda *_: pytest.fail("a run-off"))
+    monkeypatch.setattr(planner, "TINY_NANOSECONDS", 1.0)
+    options = {"expected_queries": 10**9, "expected_count": 6}
+    assert len(planner.build_as_planned(POINTS, **options)) == len(POINTS)
+    index = halfspace.Dynamic(POINTS, structure="auto", **options)
+    index.insert(POINTS)
+    assert len(index) == 2 * len(POINTS)

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from ..index import Index
 from ..inputs import Queries, as_normals
 from ..joining import Part, as_top, follow_reports, join_reports, join_tops, part_report, part_top
-from ..planner import build
+from ..planner import build_as_planned
 from ..point_files import PointFile
 from ..report import Report, ResultTooLarge, Top
 
@@ -60,7 +60,7 @@ class AskedFile:
         """One chunk after another, indexed for so many queries."""
         with progress(self.file.path.name) as bar:
             for chunk in self.file.chunks(self._nbytes):
-                index = build(chunk.rows, self._structure, expected_queries=queries)
+                index = build_as_planned(chunk.rows, self._structure, expected_queries=queries)
                 first, share = chunk.first, chunk.share
                 del chunk
                 yield Part(index, first)
