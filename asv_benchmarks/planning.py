@@ -1,9 +1,9 @@
 """What the planner chooses beside what is best: python -m asv_benchmarks.planning.
 
 Every structure is built and asked once for each set of points and size of report; numbers of
-queries combine the two. `build` is called for real, and what it takes beyond building what it chose,
-run-offs included, is added to that. One thread for everybody; the least of several rounds counts, on a machine that is
-shared with others.
+queries combine the two. `build` is called for real, and what it takes beyond building what it
+chose, run-offs included, is added to that. One thread for everybody; the least of several rounds
+counts, on a machine that is shared with others.
 """
 
 import argparse
