@@ -42,7 +42,7 @@ def test_a_point_is_built_into_ever_larger_segments(monkeypatch):
         built.append(len(points))
         return halfspace.build(points, *arguments, **options)
 
-    monkeypatch.setattr(publisher, "build", counted)
+    monkeypatch.setattr(publisher, "build_as_planned", counted)
     n, size = 2000, 16
     grown(n, 2, 8, buffer=size, structure="scan")
     assert sum(built) <= n * 3 * math.log2(n / size)

@@ -194,7 +194,7 @@ def test_a_change_that_fails_changes_nothing(change, failure, monkeypatch):
     def broken(*arguments, **options):
         raise failure
 
-    monkeypatch.setattr(publisher, "build", broken)
+    monkeypatch.setattr(publisher, "build_as_planned", broken)
     if change == "compact":
         index.insert(points[:1])
         before = index.snapshot()

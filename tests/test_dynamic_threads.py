@@ -87,7 +87,7 @@ def held_up(monkeypatch):
         assert go.wait(60)
         return halfspace.build(*arguments, **options)
 
-    monkeypatch.setattr(publisher, "build", slow)
+    monkeypatch.setattr(publisher, "build_as_planned", slow)
     return started, go
 
 
@@ -156,7 +156,7 @@ def failing(*arguments, **options):
 
 def test_failures_in_the_background_are_raised_by_the_next_change(monkeypatch):
     index = Dynamic(np.empty((0, 2)), structure="kd_tree", buffer=16, background=True)
-    monkeypatch.setattr(publisher, "build", failing)
+    monkeypatch.setattr(publisher, "build_as_planned", failing)
     index.insert(cloud(40, 2))
     index._background.wait()
     with pytest.raises(RuntimeError, match="rebuild in the background failed: no room") as caught:
@@ -172,7 +172,7 @@ def test_failures_in_the_background_are_raised_by_the_next_change(monkeypatch):
 
 def test_failures_in_the_background_are_raised_by_close(monkeypatch):
     index = Dynamic(np.empty((0, 2)), structure="kd_tree", buffer=16, background=True)
-    monkeypatch.setattr(publisher, "build", failing)
+    monkeypatch.setattr(publisher, "build_as_planned", failing)
     index.insert(cloud(40, 2))
     index._background.wait()
     with pytest.raises(RuntimeError, match="no room"):
