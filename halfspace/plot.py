@@ -219,7 +219,7 @@ def cells(
     >>> from halfspace import plot
     >>> index = halfspace.KDTree(np.random.default_rng(0).standard_normal((640, 2)))
     >>> plot.cells(index, [1.0, 2.0], 1.5).get_title()
-    '10 cells of KDTree: 5 crossed, 0 inside, 5 outside'
+    '10 cells of KDTree: 7 crossed, 0 inside, 3 outside'
     """
     points, query = _points(index), _one(index, normal, offset)
     tree = getattr(index.structure, "tree", index.structure)
