@@ -190,7 +190,7 @@ def show_autos(cells: Sequence[Cell]) -> None:
 
 def over_best(cell: Cell, name: str) -> float:
     """Times the best structure, told no more, that `build` takes, in the way where it is worst."""
-    return max(beaten[name].ratio for beaten in cell.autos.values())
+    return max(beaten[name].ratio for beaten in cell.autos.values() if name in beaten)
 
 
 def over_best_row(cells: Sequence[Cell], name: str) -> list[str]:
@@ -208,7 +208,7 @@ def show_targets(cells: Sequence[Cell]) -> None:
     """Say whether every target is met that this run has cells for; the worst cell counts."""
     rows = [
         *rival_rows(cells),
-        *(over_best_row(cells, name) for name in AUTOS if name in cells[0].builds),
+        *(over_best_row(cells, name) for name in AUTOS if any(shown_autos(cells[0], name))),
         most_row("bytes / points'", MOST_MEMORY, cells, lambda c: c.held[REFERENCE]),
     ]
     if at_128 := [cell for cell in cells if cell.shape[1] == 128]:

@@ -177,6 +177,9 @@ def test_contestants_are_skipped(monkeypatch, capsys):
     assert high_contestants.TOLD not in played
     assert high_contestants.FaissScaled.name not in played
     assert high_contestants.REFERENCE in out
+    alone = [name for name in high_contestants.STRUCTURES if name != high_contestants.REFERENCE]
+    high.main(["--dims", "16", "--kinds", "gauss", "--only", "top", "--skip", *alone, "faiss"])
+    assert "build / best structure" not in capsys.readouterr().out
 
 
 def test_sites_that_have_no_file_are_named():
