@@ -41,7 +41,7 @@ LEAST_TILE = 8
 """Points that a tile of the sample is made of, at least."""
 
 MOST_OPENED = 0.825
-"""Share of a sample's tiles up to which order pays; those of all points are smaller."""
+"""Share of a sample's tiles up to which order pays: fewer ids of a report come in order then."""
 
 MOST_MEMORY = 1.5
 """Times the bytes of float32 points that are taken in all, where d does not force more."""
