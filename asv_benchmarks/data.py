@@ -88,11 +88,15 @@ def held_back(rows: np.ndarray, m: int) -> Drawn:
 
 
 def keys_and_queries(head: str, n: int, m: int) -> tuple[np.ndarray, np.ndarray]:
-    """At most n keys and m queries (float32, 32 dimensions) of a head of a trained transformer."""
+    """At most n keys and m queries (float32, 32 dimensions) of a head of a trained transformer.
+
+    Queries come in any order: neighbours in a text are alike.
+    """
     from attention.data import load
 
     loaded = load(head)
-    return loaded.key[:n], loaded.query[:m]
+    asked = np.random.default_rng(0).permutation(len(loaded.query))[:m]
+    return loaded.key[:n], loaded.query[asked]
 
 
 def normals(m: int, d: int, dtype: str = "float32", seed: int = 1) -> np.ndarray:

@@ -40,6 +40,9 @@ WARMING = 2000
 NEAREST = 2
 """Structures that what `build` chose meets by itself: the fastest may seem so by chance."""
 
+LEAST_ROUNDS, MOST_ROUNDS = 9, 63
+"""Rounds of a duel that tells apart what takes nearly the same time."""
+
 BANDWIDTH_BYTES = 1 << 28
 
 COUNTS: dict[str, Callable[[int], int]] = {
@@ -223,13 +226,20 @@ class Ring:
                 self.autos[way][name] = max(met, key=lambda beaten: beaten.ratio)
 
     def beaten(self, name: str, contestant: Contestant, way: Way, rival: str) -> Beaten:
-        """One structure in a duel with what `build` chose; the reference was in one already."""
-        if rival == REFERENCE:
-            return Beaten(rival, self.outcomes[way][name].ratio)
-        other = OURS[rival](self.setting)
-        side = Side(other, pace(other, way, self.task.asked, self.limits))
-        found = duel(side, contestant, way, self.task.asked, self.task.truths, self.limits)
+        """One structure in a duel with what `build` chose."""
+        other = self.reference if rival == REFERENCE else OURS[rival](self.setting)
+        limits = self.many_rounds(name, way)
+        side = Side(other, pace(other, way, self.task.asked, limits))
+        found = duel(side, contestant, way, self.task.asked, self.task.truths, limits)
         return Beaten(rival, found.ratio)
+
+    def many_rounds(self, name: str, way: Way) -> Limits:
+        """As much time as a duel has, in many rounds, of which some may be disturbed."""
+        rounds, longest, _ = self.limits
+        calls = len(self.task.asked.offsets)
+        each = min(longest / 3, self.outcomes[way][name].time * calls)
+        most = int(np.clip(rounds * longest / each, LEAST_ROUNDS, MOST_ROUNDS))
+        return Limits(sizes.rounds(most), longest / 3, calls)
 
     def own_outcome(self, way: Way) -> Outcome:
         """What the reference did in all its duels."""

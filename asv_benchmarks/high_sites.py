@@ -44,17 +44,17 @@ def drawn(kind: str, d: int, n: int, any_normals: bool) -> data.Drawn:
     return data.Drawn(points, data.normals(NORMALS, d) if any_normals else normals)
 
 
-def spread(rows: np.ndarray) -> np.ndarray:
-    """At most `NORMALS` of the rows, evenly, as float32."""
-    chosen = np.linspace(0, len(rows) - 1, min(len(rows), NORMALS)).astype(int)
-    return np.ascontiguousarray(rows[chosen], np.float32)
+def some_of(count: int) -> np.ndarray:
+    """At most `NORMALS` of so many rows, in any order: neighbours in a text are alike."""
+    return np.random.default_rng(0).choice(count, min(count, NORMALS), replace=False)
 
 
 def captured(path: Path, head: str, n: int) -> data.Drawn:
     """Keys and queries of one head of a capture."""
     with np.load(path) as arrays:
         keys, queries = arrays[f"k_{head}"], arrays[f"q_{head}"]
-    return data.Drawn(np.ascontiguousarray(keys[:n], np.float32), spread(queries))
+    asked = np.ascontiguousarray(queries[some_of(len(queries))], np.float32)
+    return data.Drawn(np.ascontiguousarray(keys[:n], np.float32), asked)
 
 
 def key_sites(choice: Choice, n: int) -> Iterator[Site]:
@@ -72,9 +72,8 @@ def key_sites(choice: Choice, n: int) -> Iterator[Site]:
 def embedded(path: Path, n: int) -> data.Drawn:
     """Embeddings, some of them held back, from all over the file."""
     rows = np.load(path, mmap_mode="r")
-    asking = np.zeros(len(rows), bool)
-    asking[np.linspace(0, len(rows) - 1, NORMALS).astype(int)] = True
-    points = np.ascontiguousarray(rows[~asking][:n], np.float32)
+    asking = some_of(len(rows))
+    points = np.ascontiguousarray(np.delete(rows, asking, axis=0)[:n], np.float32)
     return data.Drawn(points, np.ascontiguousarray(rows[asking], np.float32))
 
 

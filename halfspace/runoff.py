@@ -29,10 +29,10 @@ UNSURE = 4.0
 HOPELESS = 8.0
 """Times what was measured of the chosen one that a forecast may be before nobody believes it."""
 
-CLEAR = 1.5
-"""Times the fastest's time, in both ways, from which on once is enough."""
+CLEAR, LOOKS = 1.5, 3
+"""Times the first one's time, in both ways, from which on so many looks are enough."""
 
-ROUNDS = 5
+ROUNDS = 11
 
 SINGLES, PROBE_SECONDS, PROBE_SHARE = 32, 0.02, 1e-3
 """Half-spaces asked one by one in a round, at most, and about how long that may take; no more than
@@ -129,11 +129,12 @@ class _Course:
         size = BATCH * singles if batch is None else min(batch, PROBES)
         self.singles, self.batch = probes.first(singles), probes.first(size)
 
-    def once(self, index: Index) -> Pace:
-        """Time of one round, after one that is not timed."""
+    def look(self, index: Index) -> Pace:
+        """Least times of a few rounds, after one that is not timed: one may be disturbed."""
         few = self.singles.first(2)
         _pace(index, few, few)
-        return _pace(index, self.singles, self.batch)
+        looks = [_pace(index, self.singles, self.batch) for _ in range(LOOKS)]
+        return Pace(*np.min(looks, axis=0))
 
     def rounds(self, contenders: Iterable[Index]) -> list[Pace]:
         """Median times of all, asked in turns."""
@@ -221,7 +222,7 @@ def _run(
 ) -> tuple[Index, str]:
     """`run_off`, where there is memory for it."""
     course = _Course(index, probes, plan.expected_queries, batch)
-    paces = {plan.structure: course.once(index)}
+    paces = {plan.structure: course.look(index)}
     running, first = {plan.structure: index}, paces[plan.structure]
     end = time.perf_counter() + _room(plan, first, batch)
     for name in _contenders(plan, first, batch, memory):
@@ -233,7 +234,7 @@ def _run(
             continue
         if memory is not None and rival.nbytes > memory:
             continue
-        paces[name] = course.once(rival)
+        paces[name] = course.look(rival)
         if min(_told(paces[name].over(first), batch)) <= CLEAR:
             running[name] = rival
     if len(paces) == 1:
