@@ -176,14 +176,14 @@ def fit_cascade(
     basis = fit_basis(mine, fitted, REACH)
     u, lengths = transformed(basis, others)
     u = u[lengths <= basis.reach]
-    share = USUAL_SHARE
-    if expected_count is not None:
+    share, told = USUAL_SHARE, expected_count is not None
+    if told:
         share = min(max(expected_count, LEAST_COUNT), count) / max(1, count)
     asked = _asked(tried)
     chosen, opened, heads = (Shape(d, 8, False), 1.0, 1.0, 1.0 + 0.1 * d), 1.0, d
     if len(u) >= TILE and len(asked):
         with np.errstate(all="ignore"):
-            trial = try_out(basis, u, asked, share, unlikely)
+            trial = try_out(basis, u, asked, share, told, unlikely)
             if np.isfinite(trial.scores).all():
                 chosen, opened, heads = tile_and_choose(trial, points.itemsize, count)
     with np.errstate(all="ignore"):
@@ -198,7 +198,7 @@ def fit_cascade(
         opened,
         passed,
         still_open,
-        opened * reading(d, shape) + settling,
+        opened * reading(d, shape, count) + settling,
     )
 
 

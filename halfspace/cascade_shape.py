@@ -4,6 +4,7 @@ Every filter that may be made is tried on a sample, with half-spaces of the size
 expected to have; bytes to read and points that pass are priced by constants of one machine.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -25,14 +26,19 @@ TAIL, TAIL_LEAN = 8, 0.8
 """Half-spaces of fewer points lie further out: as much, for their logarithm, as that one does
 beyond one of `TAIL` times as many points, but for a part of it, since tails get steeper."""
 
-LEADING_BYTE, LEADING_POINT = {4: 0.026, 6: 0.034, 8: 0.031}, 0.1
-"""ns a byte of leading codes read, of so many bits, and a point."""
+LEADING_POINT = 0.1
+"""ns a point whose leading codes are read."""
 
-ROW_POINT, ROW_COORDINATE = 20.0, 0.2
-"""ns a point whose row codes are read, and for each coordinate."""
+LEADING_BYTE = {4: 0.026, 6: 0.034, 8: 0.031}
+CACHED_BYTE = {4: 0.018, 6: 0.0165, 8: 0.0145}
+"""ns a byte of them, of so many bits; and where caches hold all of them."""
 
-FLOAT_POINT, FLOAT_BYTE = 15.0, 0.15
-"""ns a point whose floats are read, and for each byte of them."""
+CACHED_CODES, CACHED_ALL = 9 << 20, 28 << 20
+"""Bytes up to which caches hold leading codes, and points and all codes."""
+
+WIDE_SHARE, WIDE_SLACK = 0.1, 1.3
+"""Where nobody says how many points reports hold: points of wide ones, and times the least cost of
+usual ones that these may take where wide ones gain."""
 
 ORDER_COORDINATES = 12
 """Leading coordinates by which points are put in order, where that lets tiles be skipped."""
@@ -58,6 +64,26 @@ class Shape(NamedTuple):
     rows: bool
 
 
+class Settling(NamedTuple):
+    """Nanoseconds to settle a point that passes the leading codes: a point, and what it has."""
+
+    rows: tuple[float, float]  # by row codes; each coordinate
+    floats: tuple[float, float]  # by the floats of few points that row codes leave; each byte
+    direct: tuple[float, float]  # by the floats of all that pass; each byte
+
+    def of(
+        self, d: int, itemsize: int, passed: NDArray, still_open: NDArray, rows: bool
+    ) -> NDArray:
+        """Of all points, by the shares that pass and stay open, with or without row codes."""
+        (point, each), size = self.floats if rows else self.direct, itemsize * d
+        taken = still_open * (point + each * size)
+        return taken + passed * (self.rows[0] + self.rows[1] * d) if rows else taken
+
+
+MEMORY = Settling((20.0, 0.2), (15.0, 0.15), (15.0, 0.15))
+CACHE = Settling((4.0, 0.15), (15.0, 0.15), (5.0, 0.05))
+
+
 class Trial(NamedTuple):
     """A sample in the basis, and half-spaces to try filters on."""
 
@@ -66,20 +92,28 @@ class Trial(NamedTuple):
     scores: NDArray  # (s, q)
     offsets: NDArray  # (q,) of half-spaces with enough of the sample to tell filters apart
     far: NDArray  # (q,) of those that are expected, which may hold less than a point of it
+    wide: NDArray | None  # (q,) of wide ones, where nobody says which are expected
     unlikely: int  # normals, the first of them, that are not of the kind that is expected
 
 
-def try_out(basis: Basis, points: NDArray, normals: NDArray, share: float, unlikely: int) -> Trial:
-    """Put points (s, d) of a basis and normals (q, d) to a trial, with reports of such a share."""
+def try_out(
+    basis: Basis, points: NDArray, normals: NDArray, share: float, told: bool, unlikely: int
+) -> Trial:
+    """Put points (s, d) of a basis and normals (q, d) to a trial, with reports of such a share.
+
+    Where nobody told it, wide ones are tried too.
+    """
     projected = (normals / basis.scale) @ basis.inverse
     scores, size = points @ projected.T, len(points)
     found = min(size, max(LEAST_FOUND, round(share * size)))
     more = min(size, TAIL * found)
-    ordered = np.partition(scores, [size - more, size - found], axis=0)
+    many = max(1, round(WIDE_SHARE * size))
+    ordered = np.partition(scores, [size - many, size - more, size - found], axis=0)
     offsets, wider = ordered[-found], ordered[-more]
     further = np.log(found / (share * size)) / np.log(TAIL) if share * size < found else 0.0
     far = offsets + TAIL_LEAN * further * (offsets - wider)
-    return Trial(points, projected, scores, offsets, far, unlikely)
+    wide = None if told else ordered[-many]
+    return Trial(points, projected, scores, offsets, far, wide, unlikely)
 
 
 def coded(points: NDArray, steps: Steps) -> tuple[NDArray, NDArray]:
@@ -145,15 +179,23 @@ def _widths(d: int) -> list[int]:
     return [p for p in (6, 14, 22, 30, 46, 62, 94, 126, 190) if p <= 0.75 * d] + [d]
 
 
-def reading(d: int, shape: Shape) -> float:
-    """Nanoseconds to read the leading codes of a point."""
-    return LEADING_POINT + LEADING_BYTE[shape.bits] * leading_width(d, shape.p, shape.bits)
+def reading(d: int, shape: Shape, count: int) -> float:
+    """Nanoseconds to read the leading codes of one of so many points."""
+    width = leading_width(d, shape.p, shape.bits)
+    each = CACHED_BYTE if count * width <= CACHED_CODES else LEADING_BYTE
+    return LEADING_POINT + each[shape.bits] * width
 
 
 def _memory(d: int, shape: Shape) -> float:
     """Bytes in all, for each of float32 points."""
     width = leading_width(d, shape.p, shape.bits)
     return 1.0 + (width * (1.0 + 1.0 / TILE) + shape.rows * d + OTHER_BYTES) / (4.0 * d)
+
+
+def _shapes(d: int) -> list[Shape]:
+    """All that may be chosen."""
+    shapes = [Shape(p, bits, p < d or bits < 8) for bits in sorted(GROUPS) for p in _widths(d)]
+    return [shape for shape in shapes if not shape.rows or _memory(d, shape) <= MOST_MEMORY]
 
 
 class _Choice(NamedTuple):
@@ -170,42 +212,57 @@ class _Choice(NamedTuple):
         return self.shape, *(float(np.mean(each)) for each in self[1:4])
 
 
-def _priced(
-    trial: Trial, shape: Shape, steps: Steps, unsettled: NDArray, itemsize: int, opened: float
-) -> _Choice:
-    """What a shape costs, `opened` the share of the leading codes that are read."""
-    d, p = trial.points.shape[1], shape.p
-    passed = _passed(trial, Steps(*(a[:p] for a in steps[:4]), steps.most), p)
-    still_open = np.minimum(passed, unsettled) if shape.rows else passed
-    settling = still_open * (FLOAT_POINT + FLOAT_BYTE * itemsize * d)
-    if shape.rows:
-        settling += passed * (ROW_POINT + ROW_COORDINATE * d)
-    return _Choice(shape, passed, still_open, settling, opened * reading(d, shape) + settling)
+class _Prices:
+    """What shapes cost for so many points in the floats of a size."""
+
+    def __init__(self, trial: Trial, itemsize: int, count: int) -> None:
+        self.trial, self.itemsize, self.count = trial, itemsize, count
+        self.steps = {bits: fit_steps(trial.points, bits) for bits in sorted(GROUPS)}
+        off = coded(trial.points, self.steps[8])[1]
+        self.error = np.outer(off, np.linalg.norm(trial.normals * self.steps[8].step, axis=1))
+
+    def at(self, shapes: Sequence[Shape], offsets: NDArray, opened: float) -> list[_Choice]:
+        """Of shapes, for half-spaces that have such a share of the leading codes read."""
+        trial = self.trial._replace(offsets=offsets)
+        unsettled = np.mean(np.abs(trial.scores - offsets) <= self.error, axis=0)
+        return [self._of(trial, shape, unsettled, opened) for shape in shapes]
+
+    def _of(self, trial: Trial, shape: Shape, unsettled: NDArray, opened: float) -> _Choice:
+        d, p, steps = trial.points.shape[1], shape.p, self.steps[shape.bits]
+        passed = _passed(trial, Steps(*(a[:p] for a in steps[:4]), steps.most), p)
+        still_open = np.minimum(passed, unsettled) if shape.rows else passed
+        held = self.count * (self.itemsize * d + leading_width(d, p, shape.bits) + shape.rows * d)
+        rates = CACHE if held <= CACHED_ALL else MEMORY
+        settling = rates.of(d, self.itemsize, passed, still_open, shape.rows)
+        cost = opened * reading(d, shape, self.count) + settling
+        return _Choice(shape, passed, still_open, settling, cost)
 
 
-def _choose(trial: Trial, itemsize: int, near: float, opened: float) -> _Choice:
+def _within(times: float, costs: Sequence[float], choices: Sequence[_Choice]) -> list[_Choice]:
+    """Choices that cost at most so many times what the cheapest does."""
+    most = times * min(costs)
+    return [choice for choice, cost in zip(choices, costs, strict=True) if cost <= most]
+
+
+def _choose(trial: Trial, itemsize: int, count: int, near: float, opened: float) -> _Choice:
     """The cheapest shape of those that are good for normals of the kind that is expected.
 
-    `near` and `opened` are the shares of the leading codes that are read by half-spaces by which
-    it is chosen, and by those that are expected, as for which it is priced.
+    Where nobody says how many points reports hold, it is the cheapest for wide ones of those that
+    are nearly the cheapest for usual ones. `near` and `opened` are the shares of the leading codes
+    that are read by half-spaces by which it is chosen, and by those that are expected, as for which
+    it is priced.
     """
-    d = trial.points.shape[1]
-    steps = {bits: fit_steps(trial.points, bits) for bits in sorted(GROUPS)}
-    off = coded(trial.points, steps[8])[1]
-    error = np.outer(off, np.linalg.norm(trial.normals * steps[8].step, axis=1))
-    unsettled = np.mean(np.abs(trial.scores - trial.offsets) <= error, axis=0)
-    shapes = [Shape(p, bits, p < d or bits < 8) for bits in steps for p in _widths(d)]
-    choices = [
-        _priced(trial, shape, steps[shape.bits], unsettled, itemsize, near)
-        for shape in shapes
-        if not shape.rows or _memory(d, shape) <= MOST_MEMORY
-    ]
-    expected = np.array([choice.cost[trial.unlikely :].mean() for choice in choices])
-    good = np.flatnonzero(expected <= GOOD * expected.min())
-    shape = min((choices[i] for i in good), key=lambda choice: choice.cost.mean()).shape
-    far = trial._replace(offsets=trial.far)
-    unsettled = np.mean(np.abs(far.scores - far.offsets) <= error, axis=0)
-    return _priced(far, shape, steps[shape.bits], unsettled, itemsize, opened)
+    prices = _Prices(trial, itemsize, count)
+    choices = prices.at(_shapes(trial.points.shape[1]), trial.offsets, near)
+    if trial.wide is None:
+        likely = [choice.cost[trial.unlikely :].mean() for choice in choices]
+        shape = min(_within(GOOD, likely, choices), key=lambda choice: choice.cost.mean()).shape
+    else:
+        usual = [choice.cost.mean() for choice in choices]
+        near_best = [choice.shape for choice in _within(WIDE_SLACK, usual, choices)]
+        wide = prices.at(near_best, trial.wide, 1.0)
+        shape = min(wide, key=lambda choice: choice.cost.mean()).shape
+    return prices.at([shape], trial.far, opened)[0]
 
 
 def tile_and_choose(
@@ -217,9 +274,9 @@ def tile_and_choose(
     """
     opened = _opened(trial, trial.points.shape[1], count)
     if opened.share <= MOST_OPENED:
-        chosen = _choose(trial, itemsize, opened.near, opened.share)
+        chosen = _choose(trial, itemsize, count, opened.near, opened.share)
         opened = _opened(trial, chosen.shape.p, count)
         if opened.share <= MOST_OPENED:
             return chosen.means(), opened.share, opened.heads
-    chosen = _choose(trial, itemsize, 1.0, 1.0)
+    chosen = _choose(trial, itemsize, count, 1.0, 1.0)
     return chosen.means(), 1.0, min(chosen.shape.p, ORDER_COORDINATES)

@@ -296,7 +296,7 @@ def least_cascade(load: Load) -> Forecast:
 
 def cascade(load: Load, sample: Sample, size: int, limits: Limits) -> Forecast:
     """Forecast of a cascade: what is fitted to a sample would do to all points."""
-    fit = fit_cascade(sample.first(size), sample.told, load.count, load.n, size)
+    fit = fit_cascade(sample.first(size), sample.told, limits.expected_count, load.n, size)
     p, bits, rows = fit.shape
     passed = fit.passed if rows else 0.0
     query = cost_model.cascade_query(load, p, fit.opened, passed, fit.open)
