@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from halfspace.inputs import MOST_POINTS, as_count, as_real
+from halfspace.inputs import MOST_POINTS, as_array, as_count, as_real
 
 from .inputs import LARGEST_SCORE, check_values, output_dtype
 
@@ -51,7 +51,7 @@ def as_ancestors(idx: ArrayLike, shape: tuple[int, ...]) -> np.ndarray:
     """Rows of the first axis of a batch, int64; `shape` is that of the batch and of its heads."""
     if len(shape) < 2:
         raise ValueError("batch_shape: expected an axis to reorder, got ()")
-    rows = np.asarray(idx)
+    rows = as_array(idx, "idx")
     if rows.dtype.kind not in "iu" and rows.size:
         raise TypeError(f"idx: expected integers, got {rows.dtype}")
     if rows.ndim != 1 or not rows.size:

@@ -8,6 +8,8 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import ArrayLike
 
+from halfspace.inputs import as_array
+
 from .attended import Attended
 from .decode import Decoder, choose
 from .dense import visible
@@ -145,7 +147,10 @@ def _attend(
     causal: str | None,
     attend: Callable[[Decoder, np.ndarray, np.ndarray | None, np.dtype], Attended],
 ) -> Attended:
-    query, key, value = np.asarray(query), np.asarray(key), np.asarray(value)
+    query, key, value = (
+        as_array(rows, name)
+        for rows, name in zip((query, key, value), ("query", "key", "value"), strict=True)
+    )
     check_heads(query, key, value)
     dtype = output_dtype(query, key, value)
     (length, d), n = query.shape[-2:], key.shape[-2]

@@ -8,6 +8,8 @@ import operator
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
+from halfspace.inputs import as_array
+
 from .rules import Rule
 
 LARGEST_VALUE = 4e307
@@ -80,7 +82,7 @@ def check_count(count: int) -> int:
 
 def check_lengths(lengths: ArrayLike, m: int, n: int) -> np.ndarray:
     """Check how many of n keys each of m queries sees; int64 (m,)."""
-    array = np.asarray(lengths)
+    array = as_array(lengths, "lengths")
     if array.dtype.kind not in "iu" or array.shape != (m,):
         raise ValueError(
             f"lengths: expected integers of shape ({m},), got {array.dtype} {array.shape}"

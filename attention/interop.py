@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from halfspace.inputs import as_array
+
 CPU = 1
 """DLPack's kDLCPU."""
 
@@ -80,9 +82,7 @@ def to_numpy(array: object, name: str) -> np.ndarray:
     if torch is not None:
         return _from_torch(torch, array, name)
     if not _is_foreign(array):
-        if isinstance(array, np.ma.MaskedArray):
-            raise TypeError(f"{name}: expected an array without a mask, got a masked one")
-        return np.asarray(array)
+        return as_array(array, name)
     if str(array.dtype).endswith("bfloat16"):
         return np.asarray(array)
     if array.__dlpack_device__()[0] == CPU:

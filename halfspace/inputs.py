@@ -29,13 +29,21 @@ class Polytopes(NamedTuple):
     single: bool  # one polytope came, one answer goes
 
 
+def as_array(values: ArrayLike, name: str) -> np.ndarray:
+    """`values` as an array, whose rows are all of one length."""
+    if isinstance(values, np.ma.MaskedArray):
+        raise TypeError(f"{name}: expected an array without a mask, got a masked one")
+    try:
+        return np.asarray(values)
+    except ValueError as error:  # of rows of different lengths numpy says no name
+        raise ValueError(f"{name}: expected rows of one length, got others: {error}") from None
+
+
 def as_real(values: ArrayLike, name: str) -> np.ndarray:
     """`values` as float32 or float64, widened without loss."""
     if type(values) is np.ndarray and values.dtype.char in "fd" and values.dtype.isnative:
         return values
-    if isinstance(values, np.ma.MaskedArray):
-        raise TypeError(f"{name}: expected an array without a mask, got a masked one")
-    array = np.asarray(values)
+    array = as_array(values, name)
     kind, size = array.dtype.kind, array.dtype.itemsize
     if kind == "V" and array.dtype.name == "bfloat16":
         return array.astype(np.float32)
@@ -85,9 +93,7 @@ def as_points(points: ArrayLike, name: str = "points") -> np.ndarray:
 
 def as_ids(ids: ArrayLike, n: int) -> np.ndarray:
     """Distinct ids (n,), int64."""
-    if isinstance(ids, np.ma.MaskedArray):
-        raise TypeError("ids: expected an array without a mask, got a masked one")
-    array = np.asarray(ids)
+    array = as_array(ids, "ids")
     if array.dtype.kind not in ("iu" if array.size else "iuf"):  # [] is of floats
         raise TypeError(f"ids: expected integers, got {array.dtype}")
     if array.shape != (n,):
@@ -178,7 +184,7 @@ def as_polytopes(
     if missing.any():
         row, _ = _first_bad_row(levels, missing)
         raise ValueError(f"offsets: expected numbers, got nan in row {row}")
-    sides = np.asarray(closed)
+    sides = as_array(closed, "closed")
     if sides.dtype != bool and sides.size:
         raise TypeError(f"closed: expected booleans, got {sides.dtype}")
     sides = _for_faces(sides, "closed", [(), faces[-1:], faces])

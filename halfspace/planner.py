@@ -18,7 +18,7 @@ from . import forecast
 from .cost_model import Load
 from .forecast import Limits, Sample
 from .index import Index
-from .inputs import as_count, as_normals, as_points
+from .inputs import as_count, as_ids, as_normals, as_points, as_weights
 from .plans import Candidate, Plan
 from .runoff import PROBES, Probes, pays, run_off
 from .scan import Scan
@@ -345,12 +345,14 @@ def _build(
     """`build`, its numbers checked; with a run-off only where it `runs`."""
     wanted, memory = structure_name(structure), wishes.memory
     rows = as_points(points)
+    ids = None if ids is None else as_ids(ids, len(rows))
+    weights = None if weights is None else as_weights(weights, len(rows))
     normals = None if queries is None else as_normals(queries, rows.shape[1], "queries")[0]
     options = {**wishes._asdict(), "queries": normals}
     if wanted != "auto":
         return _checked(_make(wanted, rows, ids, weights, options), memory, "chosen by hand")
     # What every structure takes for ids and weights is not the planner's to give away.
-    taken = sum(np.asarray(a).nbytes for a in (ids, weights) if a is not None)
+    taken = sum(a.nbytes for a in (ids, weights) if a is not None)
     left = None if memory is None else max(0, memory - taken)
     chosen = _choose(len(rows), rows, normals, wishes._replace(memory=left), tuple(STRUCTURES))
     reason = chosen.reason

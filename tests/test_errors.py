@@ -47,6 +47,21 @@ def test_points_that_are_not_finite_name_their_row(structure, data, bad, dtype):
         structure.build(points)
 
 
+@pytest.mark.parametrize("name", ["points", "ids", "weights", "normals", "offsets"])
+def test_rows_of_different_lengths_are_named(name):
+    ragged, rows = [[1.0, 2.0], [3.0]], [[1.0, 2.0], [3.0, 4.0]]
+    index = halfspace.Scan(rows)
+    asked = {
+        "points": lambda: halfspace.build(ragged),
+        "ids": lambda: halfspace.build(rows, ids=ragged),
+        "weights": lambda: halfspace.build(rows, weights=ragged),
+        "normals": lambda: index.report(ragged, 1.0),
+        "offsets": lambda: index.report(rows, ragged),
+    }
+    with pytest.raises(ValueError, match=says(name, "rows of one length")):
+        asked[name]()
+
+
 @each_structure
 @given(data=st.data(), bad=NOT_FINITE)
 def test_normals_that_are_not_finite_name_their_row(structure, data, bad):
