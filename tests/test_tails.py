@@ -104,6 +104,15 @@ def test_the_certificate_holds_over_the_reals(given_values, rng, power):
             assert abs(mine - whole) <= Fraction(others.each) * Fraction(found)
 
 
+def test_values_are_counted_whatever_they_are():
+    """None of them is counted outside the bins: kernels do not check where they write."""
+    values = np.array([[[np.nan], [np.inf], [-np.inf], [1.0], [2.0]]])
+    spread = with_more(spread_of(np.array([[[0.0], [3.0]]])), values)
+    assert spread.counts.sum() == 7
+    assert spread.counts[0, 0, 0] == 2
+    assert spread.counts[0, 0, -1] == 1
+
+
 def test_nothing_is_said_of_what_is_not_known():
     for peak, missed, certain in ((1.0, 1.0, 0.0), (np.inf, 1.0, 1.0), (1.0, np.inf, 1.0)):
         assert find_missed(1.0, peak, missed, certain).each == np.inf
