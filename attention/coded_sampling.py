@@ -36,7 +36,7 @@ from .draws import RUN, guide_size
 from .enough import expected_spans, guess_place
 from .reading import largest
 from .sampling import AHEAD, Scratch, Tail, choose_heavy, estimate
-from .selection import BINS, BINS_PER_NAT
+from .selection import BINS, BINS_PER_NAT, keys_before
 
 WIDEST_GAP = 8.0
 """Proposals that may be further off than this, in nats, are not worth a draw."""
@@ -61,10 +61,8 @@ def make_sampling(slots, value_dim):
 @part
 def _drops(cut, q, view, counts):
     """About how many keys dropping would read."""
-    place, keys = guess_place(cut, q, expected_spans(cut, q), view, counts, 0, 1.0, CAREFUL), 0
-    for i in range(place):
-        keys += counts[i] * view.stride
-    return keys
+    place = guess_place(cut, q, expected_spans(cut, q), view, counts, 0, 1.0, CAREFUL)
+    return keys_before(counts, place) * view.stride
 
 
 @part

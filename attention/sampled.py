@@ -42,6 +42,7 @@ from .selection import (
     fill_bins,
     fill_masses,
     find_cut,
+    keys_before,
     select_keys,
 )
 
@@ -154,14 +155,6 @@ def _fill_proposals(bins, cut, weights):
         weights[i] = MIDDLES[bins[i]] if bins[i] >= cut else np.float32(0.0)
 
 
-@part
-def _keys_before(counts, cut):
-    total = 0
-    for i in range(cut):
-        total += counts[i]
-    return total
-
-
 @kernel
 def sampled_rows(head, prior, queries, states, lengths, cut, targets, scale, readings, estimates):
     """Softmax attention of one head for many queries, by the cheaper of sampling and dropping.
@@ -235,7 +228,7 @@ def sampled_rows(head, prior, queries, states, lengths, cut, targets, scale, rea
         error += 1e-12 * (1.0 + abs(best))
         fill_masses(counts, math.exp(min(LARGEST_EXPONENT, error)), 0.0, kept, missed)
         end, _ = find_cut(SHARE, cut.parameters[q], counts, kept, missed)
-        drops, draws, first = _keys_before(counts, end), 0, 0
+        drops, draws, first = keys_before(counts, end), 0, 0
         ratio = error + cut.errors[q] + HALF_BIN
         if targets[q] > 0.0 and ratio < WIDEST_RATIO:
             first = choose_heavy(counts, prior, targets[q], drops)
