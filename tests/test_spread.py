@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import attention
-from attention import bounds, data
+from attention import bounds, data, growing_heads, growth
 from attention.attended import certified
 from attention.coded_head import LEAST_CODED
 from attention.reading import make_readings
@@ -17,7 +17,7 @@ from halfspace.jit import kernel
 
 from .attention_oracle import EXTENDED, means_of_part_and_whole
 from .attention_strategies import spreads
-from .caches import changed
+from .caches import changed, filled
 from .datasets import cloud
 from .sizes import JIT, examples
 from .strategies import rngs
@@ -162,3 +162,46 @@ def test_values_that_came_one_by_one_and_were_rounded_away():
     count = 30_000_000
     found = find_radius(one._replace(count=one.count + count), 0, 0, 0.0)
     assert Fraction(found) ** 2 >= 2 + count * Fraction(small) ** 2
+
+
+def interrupted(*_):
+    raise KeyboardInterrupt
+
+
+def holds_all(span, norm, keys, values):
+    """Whether a range and a norm are of all these keys and values, or more."""
+    inside = (span.low <= values).all() and (values <= span.high).all()
+    return inside and (bounds.norms(keys) <= norm).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("with_more", lambda decoder: decoder.extend(9.0 * cloud(5, 16), 9.0 * cloud(5, 2))),
+        ("spread_of", lambda decoder: decoder.crop(100)),
+    ],
+)
+def test_a_decoder_that_is_interrupted_knows_enough(monkeypatch, name, change):
+    keys, values = cloud(LEAST_CODED, 16), cloud(LEAST_CODED, 2, seed=1)
+    decoder = attention.Decoder(keys, values, structure="cascade", growing=True)
+    monkeypatch.setattr(growth, name, interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        change(decoder)
+    assert holds_all(decoder._values, decoder._key_norm, *decoder._head.rows())
+    assert decoder._spread.count[0] >= len(decoder)
+
+
+def test_a_cache_that_is_interrupted_measures_again(monkeypatch):
+    monkeypatch.setattr(growing_heads, "CHUNK", 64)
+    cache, key, value = filled(40, dtype=np.float64, d=4)
+    calls, norms = iter(range(40)), bounds.norms
+    with monkeypatch.context() as patch:
+        patch.setattr(bounds, "norms", lambda keys: interrupted() if next(calls) else norms(keys))
+        with pytest.raises(KeyboardInterrupt):
+            cache.attend(key[:, -1:])
+    cache.attend(key[:, -1:])
+    measures = cache._heads.measures()
+    for h in range(2):
+        span = bounds.ValueRange(measures.low[h], measures.high[h])
+        assert holds_all(span, measures.norms[h], key[h], value[h])
+        assert measures.spread.count[h] >= len(cache)
