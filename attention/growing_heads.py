@@ -23,7 +23,6 @@ from halfspace.tiles import TILE, frozen
 from . import bounds
 from .arenas import Arenas
 from .arrays_by_name import arrays_by_name, as_stored, from_arrays
-from .cache_inputs import check_finite
 from .coded_head import CHUNK, KEY_NANOSECONDS, PRODUCT_NANOSECONDS, CodedHead, Fit
 from .coded_heads import (
     CodedHeads,
@@ -36,7 +35,6 @@ from .coded_heads import (
 )
 from .coded_rules import words_of
 from .cuts import Measures
-from .inputs import check_values
 from .reading import Cut, Readings
 from .room import Room, make_room, tiles_for, widened
 from .rules import Sampled
@@ -267,9 +265,6 @@ class GrowingHeads:
         for name, array, count in zip(Room._fields, room, rows, strict=True):
             filled = array[:, :count]
             filled[:] = as_stored(state[name], filled, name)
-        for name in ("keys", "values"):
-            check_finite(state[name], name)
-        check_values(state["values"], "values")
         fits = from_arrays(self._softmax.first.fit, "fit", state)
         self._seen, self._read = as_stored(
             state["counts"], np.array((self._seen, self._read)), "counts"
