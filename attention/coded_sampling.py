@@ -31,11 +31,9 @@ from .coded_rules import (
     read_share,
     score_chosen,
 )
-from .deviations import Means
-from .draws import RUN, guide_size
 from .enough import expected_spans, guess_place
 from .reading import largest
-from .sampling import AHEAD, Scratch, Tail, choose_heavy, estimate
+from .sampling import Tail, choose_heavy, estimate, make_sampling
 from .selection import BINS, BINS_PER_NAT, keys_before
 
 WIDEST_GAP = 8.0
@@ -46,16 +44,6 @@ CAREFUL = 0.75
 draws that could have been spared."""
 
 NEVER_DRAWN = 2.0 ** float(LEAST_DRAWN)
-
-
-@part(counted=True)
-def make_sampling(slots, value_dim):
-    """Room to sample in."""
-    room = np.empty((5, value_dim + 1))
-    means = Means(room[0], room[1], room[2], room[3], room[4])
-    runs = slots // RUN
-    sums, guide = np.empty(runs), np.empty(guide_size(runs), np.int32)
-    return Scratch(sums, guide, np.empty(AHEAD, np.int64), means, np.empty(value_dim))
 
 
 @part
@@ -157,13 +145,7 @@ def coded_sampled_rows(
                     head.keys,
                     head.values,
                     scale,
-                    Scratch(
-                        spare.cumulative[: row.size // RUN],
-                        spare.guide[: guide_size(row.size // RUN)],
-                        spare.slots,
-                        spare.means,
-                        spare.centre,
-                    ),
+                    spare,
                     output,
                 )
                 draws = drawn.draws

@@ -102,6 +102,16 @@ def test_nothing_is_said_of_what_is_not_known():
     assert known.keys == pytest.approx(4.0)
 
 
+@given(
+    numbers=st.tuples(*[st.sampled_from((5e-324, 1e-310, 1e-300, 1e-3, 1.0, 3.0, 1e12, 1e300))] * 3)
+)
+def test_quotients_are_rounded_up(numbers):
+    peak, missed, certain = map(Fraction, numbers)
+    known = find_missed(1.0, *numbers)
+    assert known.each == np.inf or Fraction(known.each) >= peak / certain
+    assert known.keys == np.inf or Fraction(known.keys) >= missed / peak
+
+
 def test_expected_distances_are_about_those_of_the_values():
     values = np.random.default_rng(0).standard_normal((1, 5000 if JIT else 500, 1))
     spread = spread_of(values)
