@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .arrays_by_name import read_arrays, write_arrays
+from .cache_inputs import check_finite
+from .inputs import check_values
 
 if TYPE_CHECKING:
     from .cache import KVCache
@@ -25,6 +27,9 @@ def state_of(cache: "KVCache") -> dict[str, np.ndarray]:
 
 def restore(cache: "KVCache", state: dict[str, np.ndarray]) -> None:
     """Make a cache what `state_of` told."""
+    for name in ("keys", "values"):
+        check_finite(state[name], name)
+    check_values(state["values"], "values")
     *batch, kv_heads = state["shape"].tolist()
     head_dim, value_dim, window = state["settings"].tolist()
     cache.__init__(

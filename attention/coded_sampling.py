@@ -31,12 +31,10 @@ from .coded_rules import (
     read_share,
     score_chosen,
 )
-from .deviations import Means
-from .draws import RUN, guide_size
 from .enough import expected_spans, guess_place
 from .reading import largest
-from .sampling import AHEAD, Scratch, Tail, choose_heavy, estimate
-from .selection import BINS, BINS_PER_NAT
+from .sampling import Tail, choose_heavy, estimate, make_sampling
+from .selection import BINS, BINS_PER_NAT, keys_before
 
 WIDEST_GAP = 8.0
 """Proposals that may be further off than this, in nats, are not worth a draw."""
@@ -48,23 +46,11 @@ draws that could have been spared."""
 NEVER_DRAWN = 2.0 ** float(LEAST_DRAWN)
 
 
-@part(counted=True)
-def make_sampling(slots, value_dim):
-    """Room to sample in."""
-    room = np.empty((5, value_dim + 1))
-    means = Means(room[0], room[1], room[2], room[3], room[4])
-    runs = slots // RUN
-    sums, guide = np.empty(runs), np.empty(guide_size(runs), np.int32)
-    return Scratch(sums, guide, np.empty(AHEAD, np.int64), means, np.empty(value_dim))
-
-
 @part
 def _drops(cut, q, view, counts):
     """About how many keys dropping would read."""
-    place, keys = guess_place(cut, q, expected_spans(cut, q), view, counts, 0, 1.0, CAREFUL), 0
-    for i in range(place):
-        keys += counts[i] * view.stride
-    return keys
+    place = guess_place(cut, q, expected_spans(cut, q), view, counts, 0, 1.0, CAREFUL)
+    return keys_before(counts, place) * view.stride
 
 
 @part
@@ -159,13 +145,7 @@ def coded_sampled_rows(
                     head.keys,
                     head.values,
                     scale,
-                    Scratch(
-                        spare.cumulative[: row.size // RUN],
-                        spare.guide[: guide_size(row.size // RUN)],
-                        spare.slots,
-                        spare.means,
-                        spare.centre,
-                    ),
+                    spare,
                     output,
                 )
                 draws = drawn.draws

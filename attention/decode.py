@@ -34,7 +34,6 @@ from .inputs import (
 )
 from .reading import Cut, Readings, make_readings
 from .rules import Rule, Sampled
-from .spread import spread_of
 
 if TYPE_CHECKING:
     from .cuda import CudaDecoder
@@ -135,8 +134,7 @@ class Decoder(Growth):
             raise ValueError(f'structure: expected "cascade" for keys to come, got {structure!r}')
         else:
             self._head = IndexedHead(keys, values, structure)
-        self._values, self._spread = bounds.value_range(values), spread_of(values[None])
-        self._key_norm = float(bounds.norms(keys).max(initial=0.0))
+        self._measure(keys, values)
         self._changes = 0
 
     def __len__(self) -> int:

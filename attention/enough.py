@@ -15,6 +15,7 @@ import numpy as np
 from halfspace.jit import REASSOCIATED, kernel, part
 
 from .code_bounds import BINS_PER_NAT, EDGES, GUESS_BINS
+from .selection import keys_before
 from .spread import moved_mean, pull, radius, what_missed
 from .tails import expected_furthest
 
@@ -144,10 +145,8 @@ def guess_place(cut, q, spans, view, counts, first, mass, times):
 @part
 def heavy_place(cut, q, spans, view, counts, n):
     """First bin, of n keys, that is not read first; 0 where all are read at once."""
-    place, keys = guess_place(cut, q, spans, view, counts, 0, 1.0, AIMED), 0
-    for i in range(place):
-        keys += counts[i] * view.stride
-    if keys > MOST * n:
+    place = guess_place(cut, q, spans, view, counts, 0, 1.0, AIMED)
+    if keys_before(counts, place) * view.stride > MOST * n:
         return 0
     place, keys = guess_place(cut, q, spans, view, counts, 0, 1.0, HEAVY), 0
     for i in range(place):

@@ -41,6 +41,9 @@ from .rules import Sampled
 from .sampled import Estimates, aim, make_estimates
 from .spread import Spread, spread_of, with_more
 
+Extents = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""Largest norms of keys, and ranges of values, by head."""
+
 
 class GrowingHeads:
     """Keys and values of some heads, with as many tokens each.
@@ -165,13 +168,13 @@ class GrowingHeads:
         """Measures of the keys and values there are."""
         if self._measured < self._count:
             more = self.values[:, self._measured :]
-            self._spread = with_more(self._spread, more) if self._measured else spread_of(more)
-        for norms, low, high in self._measures(self._measured, self._count):
-            if self._measured:
-                norms = np.maximum(norms, self._key_norms)
-                low, high = np.minimum(low, self._low), np.maximum(high, self._high)
-            self._key_norms, self._low, self._high = norms, low, high
-            self._measured = self._count
+            spread = with_more(self._spread, more) if self._measured else spread_of(more)
+            known = (self._key_norms, self._low, self._high) if self._measured else None
+            for found in self._measures(self._measured, self._count):
+                known = found if known is None else _of_both(known, found)
+            # All at last: if this is interrupted, it is done again.
+            self._key_norms, self._low, self._high = known
+            self._spread, self._measured = spread, self._count
         return Measures(self._key_norms, self._low, self._high, self._spread)
 
     def softmax(
@@ -311,10 +314,8 @@ class GrowingHeads:
         self._seen += np.add.reduce(looked, axis=1)
         self._read += np.add.reduce(reported, axis=1)
 
-    def _measures(
-        self, first: int, last: int
-    ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """Largest norms, and ranges of values, of some tokens after others, by head."""
+    def _measures(self, first: int, last: int) -> Iterator[Extents]:
+        """Extents of some tokens after others."""
         heads, _, d = self._room.keys.shape
         step = max(1, CHUNK // (heads * d))
         for start in range(first, last, step):
@@ -335,6 +336,11 @@ class GrowingHeads:
             or (high >= self._high).any()
             for norms, low, high in self._measures(first, last)
         )
+
+
+def _of_both(some: Extents, others: Extents) -> Extents:
+    (norms, low, high), (more, lower, higher) = some, others
+    return np.maximum(norms, more), np.minimum(low, lower), np.maximum(high, higher)
 
 
 def _of_head(room: Room, h: int) -> Room:

@@ -42,8 +42,9 @@ class Growth:
         keys, values = as_points(key, "key"), as_points(value, "value")
         self._check_more(keys, values)
         check_values(values)
-        self._growing().extend(keys, values)
+        # In this order, so that measures hold if this is interrupted.
         self._stretch(keys, values)
+        self._growing().extend(keys, values)
         self._changes += 1
 
     def crop(self, count: int) -> None:
@@ -68,9 +69,7 @@ class Growth:
         if count < len(head):
             head.crop(count)
             self._changes += 1
-            self._values = bounds.value_range(np.empty((0, self.value_dim)))
-            self._key_norm = 0.0
-            self._stretch(*head.rows())
+            self._measure(*head.rows())
 
     def _growing(self) -> CodedHead:
         if not (isinstance(self._head, CodedHead) and self._head.grows):
@@ -90,14 +89,19 @@ class Growth:
             )
 
     def _stretch(self, keys: np.ndarray, values: np.ndarray) -> None:
-        """Let the range of values and the largest norm of a key hold for these, too."""
-        if len(keys):
+        """Let what is known of keys and values hold for these, too."""
+        if not len(self):
+            self._measure(keys, values)
+        elif len(keys):
             more = bounds.value_range(values)
-            if len(self) > len(keys):
-                self._spread = with_more(self._spread, values[None])
-                low = np.minimum(self._values.low, more.low)
-                more = bounds.ValueRange(low, np.maximum(self._values.high, more.high))
-            else:
-                self._spread = spread_of(values[None])
-            self._values = more
-            self._key_norm = max(self._key_norm, float(bounds.norms(keys).max()))
+            low = np.minimum(self._values.low, more.low)
+            high = np.maximum(self._values.high, more.high)
+            key_norm = max(self._key_norm, float(bounds.norms(keys).max()))
+            self._spread = with_more(self._spread, values[None])
+            self._values, self._key_norm = bounds.ValueRange(low, high), key_norm
+
+    def _measure(self, keys: np.ndarray, values: np.ndarray) -> None:
+        """Know of these keys and values what certificates rest on."""
+        measured = bounds.value_range(values), spread_of(values[None])
+        self._key_norm = float(bounds.norms(keys).max(initial=0.0))
+        self._values, self._spread = measured

@@ -16,8 +16,7 @@ from halfspace.query import prepare
 from halfspace.tiles import TILE, used_lanes
 
 from . import bounds
-from .deviations import Means
-from .draws import RUN, guide_size, seeds
+from .draws import seeds
 from .reading import (
     LARGEST_EXPONENT,
     average_softmax,
@@ -26,14 +25,13 @@ from .reading import (
 )
 from .rules import Sampled
 from .sampling import (
-    AHEAD,
     HALF_BIN,
     MIDDLES,
     Prior,
-    Scratch,
     Tail,
     choose_heavy,
     estimate,
+    make_sampling,
 )
 from .selection import (
     BINS,
@@ -42,6 +40,7 @@ from .selection import (
     fill_bins,
     fill_masses,
     find_cut,
+    keys_before,
     select_keys,
 )
 
@@ -154,14 +153,6 @@ def _fill_proposals(bins, cut, weights):
         weights[i] = MIDDLES[bins[i]] if bins[i] >= cut else np.float32(0.0)
 
 
-@part
-def _keys_before(counts, cut):
-    total = 0
-    for i in range(cut):
-        total += counts[i]
-    return total
-
-
 @kernel
 def sampled_rows(head, prior, queries, states, lengths, cut, targets, scale, readings, estimates):
     """Softmax attention of one head for many queries, by the cheaper of sampling and dropping.
@@ -195,14 +186,8 @@ def sampled_rows(head, prior, queries, states, lengths, cut, targets, scale, rea
     chosen, places = np.empty(room * TILE + 1, np.int64), np.empty(room * TILE, np.int64)
     spare, counts = np.empty(room * TILE), np.empty(BINS + 1, np.int64)
     kept, missed = np.empty(BINS + 1), np.empty(BINS + 1)
-    weights, cumulative = np.empty(room * TILE, np.float32), np.empty(room * TILE // RUN)
-    guide = np.empty(guide_size(room * TILE // RUN), np.int32)
-    slots, output, widest = np.empty(AHEAD, np.int64), np.empty(value_dim), 0.0
-    room_of_means = np.empty((5, value_dim + 1))
-    means = Means(
-        room_of_means[0], room_of_means[1], room_of_means[2], room_of_means[3], room_of_means[4]
-    )
-    centre = np.empty(value_dim)
+    weights, output, widest = np.empty(room * TILE, np.float32), np.empty(value_dim), 0.0
+    sampling = make_sampling(room * TILE, value_dim)
     for t in range(room):
         widest = max(widest, norms[t])
     for q in range(queries.shape[0]):
@@ -235,7 +220,7 @@ def sampled_rows(head, prior, queries, states, lengths, cut, targets, scale, rea
         error += 1e-12 * (1.0 + abs(best))
         fill_masses(counts, math.exp(min(LARGEST_EXPONENT, error)), 0.0, kept, missed)
         end, _ = find_cut(SHARE, cut.parameters[q], counts, kept, missed)
-        drops, draws, first = _keys_before(counts, end), 0, 0
+        drops, draws, first = keys_before(counts, end), 0, 0
         ratio = error + cut.errors[q] + HALF_BIN
         if targets[q] > 0.0 and ratio < WIDEST_RATIO:
             first = choose_heavy(counts, prior, targets[q], drops)
@@ -265,13 +250,7 @@ def sampled_rows(head, prior, queries, states, lengths, cut, targets, scale, rea
                 keys,
                 values,
                 scale,
-                Scratch(
-                    cumulative[: used * TILE // RUN],
-                    guide[: guide_size(used * TILE // RUN)],
-                    slots,
-                    means,
-                    centre,
-                ),
+                sampling,
                 output,
             )
             draws = got.draws

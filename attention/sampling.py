@@ -44,7 +44,7 @@ from halfspace.jit import MARGIN_COVERED, REASSOCIATED, part
 from halfspace.prefetch import prefetch_row
 
 from .deviations import Means, choose_slopes, clear, confidence, deviation, draws_needed
-from .draws import accumulate, fill_guide, find, slack, uniform
+from .draws import RUN, accumulate, fill_guide, find, guide_size, slack, uniform
 from .selection import BINS, BINS_PER_NAT
 
 FEWEST = 64
@@ -100,7 +100,7 @@ class Tail(NamedTuple):
 
 
 class Scratch(NamedTuple):
-    """Room to work in."""
+    """Room to work in, for as many slots or more."""
 
     cumulative: np.ndarray  # (slots / RUN,) float64
     guide: np.ndarray  # (guide_size(slots / RUN),) int32
@@ -117,6 +117,15 @@ class Estimate(NamedTuple):
     bound: float  # on the distance of any coordinate from the mean over heavy keys and tail
     mass: float  # of the tail, estimated
     mass_error: float  # bound on its error
+
+
+@part(counted=True)
+def make_sampling(slots, value_dim):
+    """Room to sample from up to so many slots in."""
+    runs, room = slots // RUN, np.empty((5, value_dim + 1))
+    means = Means(room[0], room[1], room[2], room[3], room[4])
+    sums, guide = np.empty(runs), np.empty(guide_size(runs), np.int32)
+    return Scratch(sums, guide, np.empty(AHEAD, np.int64), means, np.empty(value_dim))
 
 
 # How many draws
@@ -321,8 +330,11 @@ def estimate(tail, prior, target, limit, state, query, keys, values, scale, scra
     -------
     Estimate
     """
-    accumulate(tail.weights, scratch.cumulative)
-    total, means = scratch.cumulative[-1], scratch.means
+    runs = tail.weights.size // RUN
+    cumulative, guide = scratch.cumulative[:runs], scratch.guide[: guide_size(runs)]
+    scratch = Scratch(cumulative, guide, scratch.slots, scratch.means, scratch.centre)
+    accumulate(tail.weights, cumulative)
+    total, means = cumulative[-1], scratch.means
     nothing = Estimate(False, 0, 0.0, 0.0, 0.0)
     if not (total > 0.0 and target > 0.0):
         return nothing
@@ -332,7 +344,7 @@ def estimate(tail, prior, target, limit, state, query, keys, values, scale, scra
     pilot = _pilot(draws_needed(_largest(prior.spread), prior.width, goal, log))
     if pilot + FEWEST >= limit:
         return nothing
-    fill_guide(scratch.cumulative, scratch.guide)
+    fill_guide(cumulative, guide)
     _start(tail, prior, scratch)
     _draw(0, pilot, state, tail, query, keys, values, scale, scratch)
     _recentre(tail, prior, scratch, pilot)

@@ -43,6 +43,15 @@ def add_to_histogram(bins, times, counts):
 
 
 @part
+def keys_before(counts, place):
+    """Keys in the bins before one."""
+    total = 0
+    for i in range(place):
+        total += counts[i]
+    return total
+
+
+@part
 def fill_masses(counts, widen, beyond, kept, missed):
     """Bounds on the mass above and below a cut before each bin, in units of the top weight.
 

@@ -162,7 +162,8 @@ def what_missed(share, peak, missed, certain):
     """What certificates make of weights that were missed."""
     each, keys = np.inf, np.inf
     if certain > 0.0 and 0.0 < peak < np.inf and missed < np.inf:
-        each, keys = peak / certain * (1.0 + SUMMED), missed / peak * (1.0 + SUMMED)
+        each = peak / certain * (1.0 + SUMMED) + 2.0**-1074
+        keys = missed / peak * (1.0 + SUMMED) + 2.0**-1074
     return Missed(share, pull(peak, missed, certain), each, keys)
 
 

@@ -63,7 +63,8 @@ def count_values(values, first, step, counts):
         for i in range(n):
             for c in range(value_dim):
                 place = (np.float64(values[h, i, c]) - first[h, c]) * inverse[c]
-                places[c] = np.int32(min(max(place, 0.0), BINS - 1.0))
+                # In this order, for no undefined value may be counted outside the bins.
+                places[c] = np.int32(min(place, BINS - 1.0) if place > 0.0 else 0.0)
             for c in range(value_dim):
                 counts[h, c, places[c]] += 1
 

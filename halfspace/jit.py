@@ -16,6 +16,7 @@ import numpy as np
 from numba import types
 from numba.core.caching import FunctionCache
 from numba.core.compiler import CompileResult
+from numba.core.dispatcher import Dispatcher
 from numba.extending import overload
 
 MARGIN_COVERED = frozenset({"contract", "nsz"})
@@ -37,13 +38,19 @@ def _source_stamp(*packages: Path) -> str:
     return digest.hexdigest()
 
 
+def called_packages(function: Callable) -> list[Path]:
+    """Folders of what a kernel may call: its own, ours, and those of the parts it can name."""
+    named = [each for each in function.__globals__.values() if isinstance(each, Dispatcher)]
+    sources = [each.__code__.co_filename for each in (function, *(f.py_func for f in named))]
+    return sorted({_HERE, *(Path(source).resolve().parent for source in sources)})
+
+
 class _StampedCache(FunctionCache):
     """Numba's file cache with the package's sources in the key."""
 
     def __init__(self, function: Callable) -> None:
         super().__init__(function)
-        package = Path(function.__code__.co_filename).resolve().parent
-        self._stamp = _source_stamp(*sorted({_HERE, package}))
+        self._stamp = _source_stamp(*called_packages(function))
 
     def _index_key(self, sig, codegen):
         return (*super()._index_key(sig, codegen), self._stamp)

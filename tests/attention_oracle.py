@@ -50,6 +50,12 @@ def means(weights, values):
     return [s / total for s in oracle.scores(values.T, weights)]
 
 
+def means_of_part_and_whole(weights, values, read):
+    """Means of the columns of values, which floats weigh: over the first `read` rows, and all."""
+    exact = [Fraction(float(weight)) for weight in weights]
+    return means(exact[:read], values[:read]), means(exact, values)
+
+
 def softmax(query, keys, values, scale):
     """Softmax attention of one query over all of `keys`."""
     if not len(keys):

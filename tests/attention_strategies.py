@@ -8,6 +8,7 @@ import pytest
 from hypothesis import strategies as st
 
 from attention import Error, Mass, Threshold, TopR
+from attention.spread import spread_of, with_more
 
 from . import attention_oracle as truth
 from .sizes import JIT, SMALL, TILE
@@ -20,6 +21,9 @@ MAGNITUDES = {
     np.float32: (1e-30, 1, 1e30),
     np.float64: (1e-250, 1, 1e250),
 }
+SIZES = (0.0, 5e-324, 1e-310, 1e-160, 1e-30, 1.0, 1e30, 1e150, 1e200)
+"""Of values that are told apart from nothing, or whose squares are not."""
+
 STRUCTURES = {"scan": range(1, 41), "kd_tree": range(1, 7), "cascade": range(1, 41)}
 
 each_structure = pytest.mark.parametrize("structure", STRUCTURES)
@@ -176,3 +180,18 @@ def output_dtypes(head):
 def largest(array):
     """Largest magnitude, 0 for nothing."""
     return float(np.abs(array).max(initial=0))
+
+
+@st.composite
+def spreads(draw):
+    """Values (n, 2) of any sizes and places, and their sums; they came in parts."""
+    rng, n = draw(rngs()), draw(st.integers(1, 60))
+    size, place = draw(st.sampled_from(SIZES)), draw(st.sampled_from(SIZES))
+    values = size * rng.standard_normal((n, 2)) + place * draw(st.sampled_from((-1.0, 1.0)))
+    values[rng.random((n, 2)) < 0.1] *= draw(st.sampled_from((1.0, 9.0)))
+    ends = np.sort(rng.integers(0, n + 1, draw(st.integers(0, 3))))
+    first, *others = np.split(values, ends)
+    spread = spread_of(first[None])
+    for part in others:
+        spread = with_more(spread, part[None])
+    return values, spread

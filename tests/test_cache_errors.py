@@ -147,3 +147,17 @@ def test_files_that_are_none(tmp_path):
             KVCache.load(tmp_path / "changed.npz")
     with pytest.raises(FileNotFoundError):
         KVCache.load(tmp_path / "none")
+
+
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [("keys", math.nan), ("keys", math.inf), ("values", math.nan), ("values", -1e308)],
+)
+def test_files_of_numbers_that_no_cache_takes(tmp_path, name, number):
+    """Kernels count on finite ones."""
+    state = filled(dtype=np.float64)[0].__getstate__()
+    state[name] = state[name].copy()
+    state[name][0, 1] = number
+    np.savez(tmp_path / "changed.npz", format=np.array(1), **state)
+    with pytest.raises(ValueError, match=r"path: expected a file that KVCache\.save wrote"):
+        KVCache.load(tmp_path / "changed.npz")

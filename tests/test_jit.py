@@ -1,12 +1,17 @@
 """How kernels are compiled: what would corrupt memory is refused."""
 
+from pathlib import Path
 from typing import NamedTuple
 
 import numba
 import numpy as np
 import pytest
 
-from halfspace.jit import kernel, part, shared
+import attention
+import halfspace
+from attention.cuda.bars import share_bars
+from attention.tails import furthest
+from halfspace.jit import called_packages, kernel, part, shared
 
 from .sizes import JIT
 
@@ -38,6 +43,20 @@ def test_a_part_that_returns_arrays_is_refused():
     """References to them would not be counted, and memory freed that is in use."""
     with pytest.raises((TypeError, numba.TypingError), match="a part to return no arrays"):
         _sum_of_first_half(np.ones(4))
+
+
+@kernel
+def _as_furthest(counts, first, step, low, high, mean, keys):
+    return furthest(counts, first, step, low, high, mean, 0.0, keys)
+
+
+@needs_compiler
+def test_a_kernel_is_as_new_as_what_it_calls():
+    """Be that in its package, above it, or elsewhere."""
+    packages = {Path(package.__file__).parent for package in (halfspace, attention)}
+    for function in (_as_furthest.py_func, share_bars.py_func):
+        here = Path(function.__code__.co_filename).parent
+        assert packages | {here} <= set(called_packages(function))
 
 
 @needs_compiler

@@ -8,19 +8,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import attention
-from attention import bounds, data
+from attention import bounds, data, growing_heads, growth
 from attention.attended import certified
 from attention.coded_head import LEAST_CODED
 from attention.reading import make_readings
 from attention.spread import Spread, pull, radius, spread_of, unknown_spread, with_more
 from halfspace.jit import kernel
 
-from .attention_oracle import EXTENDED
+from .attention_oracle import EXTENDED, means_of_part_and_whole
+from .attention_strategies import spreads
+from .caches import changed, filled
 from .datasets import cloud
 from .sizes import JIT, examples
 from .strategies import rngs
-
-SIZES = (0.0, 5e-324, 1e-310, 1e-160, 1e-30, 1.0, 1e30, 1e150, 1e200)
 
 
 @kernel
@@ -33,27 +33,10 @@ def find_pull(peak, missed, certain):
     return pull(peak, missed, certain)
 
 
-@st.composite
-def valued(draw):
-    """Values (n, 2) of any sizes and places, in parts that come one after another."""
-    rng, n = draw(rngs()), draw(st.integers(1, 60))
-    size, place = draw(st.sampled_from(SIZES)), draw(st.sampled_from(SIZES))
-    values = size * rng.standard_normal((n, 2)) + place * draw(st.sampled_from((-1.0, 1.0)))
-    return values, np.split(values, np.sort(rng.integers(0, n + 1, draw(st.integers(0, 3)))))
-
-
-def in_parts(parts):
-    spread = spread_of(parts[0][None])
-    for part in parts[1:]:
-        spread = with_more(spread, part[None])
-    return spread
-
-
 @examples(2)
-@given(given_values=valued(), rng=rngs())
-def test_the_radius_is_an_upper_bound(given_values, rng):
-    values, parts = given_values
-    spread = in_parts(parts)
+@given(valued=spreads(), rng=rngs())
+def test_the_radius_is_an_upper_bound(valued, rng):
+    values, spread = valued
     assert spread.count.tolist() == [len(values)]
     for c in range(2):
         mean = rng.choice([*values[:, c], values[:, c].mean(), 0.0, -values[0, c]])
@@ -65,19 +48,16 @@ def test_the_radius_is_an_upper_bound(given_values, rng):
 
 
 @examples(2)
-@given(given_values=valued(), rng=rngs(), power=st.sampled_from((0, 3, 200)))
-def test_the_certificate_holds_over_the_reals(given_values, rng, power):
-    values, parts = given_values
-    spread, read = in_parts(parts), int(rng.integers(1, len(values) + 1))
+@given(valued=spreads(), rng=rngs(), power=st.sampled_from((0, 3, 200)))
+def test_the_certificate_holds_over_the_reals(valued, rng, power):
+    (values, spread), read = valued, int(rng.integers(1, len(valued[0]) + 1))
     weights = np.exp(-power * rng.random(len(values)))
-    exact = [Fraction(float(w)) for w in weights]
     mass = bounds.certain_mass(float(weights[:read].sum()), 0.0)
     missed = float(weights[read:].sum()) * (1 + 1e-12)
     far = find_pull(float(weights[read:].max(initial=0.0)), missed, mass)
-    for c in range(2):
-        column = [Fraction(float(v)) for v in values[:, c]]
-        mine = sum(map(Fraction.__mul__, exact[:read], column[:read])) / sum(exact[:read])
-        whole = sum(map(Fraction.__mul__, exact, column)) / sum(exact)
+    for c, (mine, whole) in enumerate(
+        zip(*means_of_part_and_whole(weights, values, read), strict=True)
+    ):
         mean = float(mine)
         if not (far < np.inf and np.isfinite(find_radius(spread, 0, c, mean))):
             continue
@@ -151,36 +131,16 @@ def exact_sums(cache, head):
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_a_cache_that_changes_keeps_enough(dtype):
-    cache = attention.KVCache(4, batch_shape=2, num_kv_heads=1, window=0, dtype=dtype)
-    rng = np.random.default_rng(0)
-
-    def more(n, size):
-        cache.append(*(size * rng.standard_normal((2, 2, 1, n, 4))).astype(dtype))
-
-    def holds():
-        cache.attend(np.ones((2, 1, 1, 4), dtype), attention.TopR(1))
+    counts = []
+    for cache in changed(dtype):
         spread = cache._heads._spread
         for head in range(2):
             for c, exact in enumerate(exact_sums(cache, head)):
                 assert find_radius(spread, head, c, 0.0) >= exact
-        return spread.count.tolist()
-
-    more(30, 1.0)
-    assert holds() == [30.0, 30.0]
-    more(3, 100.0)
-    assert holds() == [33.0, 33.0]
-    cache.crop(20)
-    more(1, 1.0)
-    assert holds()[0] >= 21.0
-    cache.reorder([1, 0])
-    holds()
-    cache.reorder([0, 0])
-    holds()
-    for _ in range(8):
-        cache.crop(10)
-        more(9, 1.0)
-        counts = holds()
-    assert max(counts) <= 2 * 19 + 9
+        counts.append(spread.count.tolist())
+    assert counts[:2] == [[30.0, 30.0], [33.0, 33.0]]
+    assert counts[2][0] >= 21.0
+    assert max(counts[-1]) <= 2 * 19 + 9
 
 
 def test_a_growing_decoder_keeps_enough():
@@ -202,3 +162,46 @@ def test_values_that_came_one_by_one_and_were_rounded_away():
     count = 30_000_000
     found = find_radius(one._replace(count=one.count + count), 0, 0, 0.0)
     assert Fraction(found) ** 2 >= 2 + count * Fraction(small) ** 2
+
+
+def interrupted(*_):
+    raise KeyboardInterrupt
+
+
+def holds_all(span, norm, keys, values):
+    """Whether a range and a norm are of all these keys and values, or more."""
+    inside = (span.low <= values).all() and (values <= span.high).all()
+    return inside and (bounds.norms(keys) <= norm).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("with_more", lambda decoder: decoder.extend(9.0 * cloud(5, 16), 9.0 * cloud(5, 2))),
+        ("spread_of", lambda decoder: decoder.crop(100)),
+    ],
+)
+def test_a_decoder_that_is_interrupted_knows_enough(monkeypatch, name, change):
+    keys, values = cloud(LEAST_CODED, 16), cloud(LEAST_CODED, 2, seed=1)
+    decoder = attention.Decoder(keys, values, structure="cascade", growing=True)
+    monkeypatch.setattr(growth, name, interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        change(decoder)
+    assert holds_all(decoder._values, decoder._key_norm, *decoder._head.rows())
+    assert decoder._spread.count[0] >= len(decoder)
+
+
+def test_a_cache_that_is_interrupted_measures_again(monkeypatch):
+    monkeypatch.setattr(growing_heads, "CHUNK", 64)
+    cache, key, value = filled(40, dtype=np.float64, d=4)
+    calls, norms = iter(range(40)), bounds.norms
+    with monkeypatch.context() as patch:
+        patch.setattr(bounds, "norms", lambda keys: interrupted() if next(calls) else norms(keys))
+        with pytest.raises(KeyboardInterrupt):
+            cache.attend(key[:, -1:])
+    cache.attend(key[:, -1:])
+    measures = cache._heads.measures()
+    for h in range(2):
+        span = bounds.ValueRange(measures.low[h], measures.high[h])
+        assert holds_all(span, measures.norms[h], key[h], value[h])
+        assert measures.spread.count[h] >= len(cache)

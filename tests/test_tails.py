@@ -16,11 +16,12 @@ from attention.spread import spread_of, what_missed, with_more
 from attention.tails import BINS, expected_furthest, furthest
 from halfspace.jit import kernel
 
+from .attention_oracle import means_of_part_and_whole
+from .attention_strategies import spreads
+from .caches import changed
 from .datasets import cloud
 from .sizes import JIT, examples
 from .strategies import rngs
-
-SIZES = (0.0, 5e-324, 1e-310, 1e-30, 1.0, 1e30, 1e150, 1e200)
 
 
 @kernel
@@ -39,23 +40,6 @@ def expect(spread, keys):
     return expected_furthest(spread.furthest, 0, keys)
 
 
-@st.composite
-def valued(draw):
-    """Values (n, 2) of any sizes and places, in parts that come one after another."""
-    rng, n = draw(rngs()), draw(st.integers(1, 60))
-    size, place = draw(st.sampled_from(SIZES)), draw(st.sampled_from(SIZES))
-    values = size * rng.standard_normal((n, 2)) + place * draw(st.sampled_from((-1.0, 1.0)))
-    values[rng.random((n, 2)) < 0.1] *= draw(st.sampled_from((1.0, 9.0)))
-    return values, np.split(values, np.sort(rng.integers(0, n + 1, draw(st.integers(0, 3)))))
-
-
-def in_parts(parts):
-    spread = spread_of(parts[0][None])
-    for part in parts[1:]:
-        spread = with_more(spread, part[None])
-    return spread
-
-
 def knapsack(away, keys):
     """The most of a sum of so many of some numbers, the last one in part."""
     total, left = Fraction(0), Fraction(float(keys))
@@ -67,10 +51,9 @@ def knapsack(away, keys):
 
 
 @examples(2)
-@given(given_values=valued(), rng=rngs(), keys=st.sampled_from((0.0, 0.5, 1.0, 2.75, 1e9)))
-def test_no_values_are_further_out(given_values, rng, keys):
-    values, parts = given_values
-    spread = in_parts(parts)
+@given(valued=spreads(), rng=rngs(), keys=st.sampled_from((0.0, 0.5, 1.0, 2.75, 1e9)))
+def test_no_values_are_further_out(valued, rng, keys):
+    values, spread = valued
     assert (spread.counts.sum(axis=2) == len(values)).all()
     for c in range(2):
         column = values[:, c]
@@ -82,19 +65,16 @@ def test_no_values_are_further_out(given_values, rng, keys):
 
 
 @examples(2)
-@given(given_values=valued(), rng=rngs(), power=st.sampled_from((0, 3, 200)))
-def test_the_certificate_holds_over_the_reals(given_values, rng, power):
-    values, parts = given_values
-    spread, read = in_parts(parts), int(rng.integers(1, len(values) + 1))
+@given(valued=spreads(), rng=rngs(), power=st.sampled_from((0, 3, 200)))
+def test_the_certificate_holds_over_the_reals(valued, rng, power):
+    (values, spread), read = valued, int(rng.integers(1, len(valued[0]) + 1))
     weights = np.exp(-power * rng.random(len(values)))
-    exact = [Fraction(float(w)) for w in weights]
     mass = bounds.certain_mass(float(weights[:read].sum()), 0.0)
     missed = float(weights[read:].sum()) * (1 + 1e-12)
     others = find_missed(1.0, float(weights[read:].max(initial=0.0)), missed, mass)
-    for c in range(2):
-        column = [Fraction(float(v)) for v in values[:, c]]
-        mine = sum(map(Fraction.__mul__, exact[:read], column[:read])) / sum(exact[:read])
-        whole = sum(map(Fraction.__mul__, exact, column)) / sum(exact)
+    for c, (mine, whole) in enumerate(
+        zip(*means_of_part_and_whole(weights, values, read), strict=True)
+    ):
         mean, ends = float(mine), (values[:, c].min(), values[:, c].max())
         rounding = float(abs(Fraction(mean) - mine)) * (1 + 1e-9)
         if not (others.each < np.inf and rounding < np.inf):
@@ -104,6 +84,15 @@ def test_the_certificate_holds_over_the_reals(given_values, rng, power):
             assert abs(mine - whole) <= Fraction(others.each) * Fraction(found)
 
 
+def test_values_are_counted_whatever_they_are():
+    """None of them is counted outside the bins: kernels do not check where they write."""
+    values = np.array([[[np.nan], [np.inf], [-np.inf], [1.0], [2.0]]])
+    spread = with_more(spread_of(np.array([[[0.0], [3.0]]])), values)
+    assert spread.counts.sum() == 7
+    assert spread.counts[0, 0, 0] == 2
+    assert spread.counts[0, 0, -1] == 1
+
+
 def test_nothing_is_said_of_what_is_not_known():
     for peak, missed, certain in ((1.0, 1.0, 0.0), (np.inf, 1.0, 1.0), (1.0, np.inf, 1.0)):
         assert find_missed(1.0, peak, missed, certain).each == np.inf
@@ -111,6 +100,16 @@ def test_nothing_is_said_of_what_is_not_known():
     known = find_missed(0.5, 0.25, 1.0, 2.0)
     assert known.each == pytest.approx(0.125)
     assert known.keys == pytest.approx(4.0)
+
+
+@given(
+    numbers=st.tuples(*[st.sampled_from((5e-324, 1e-310, 1e-300, 1e-3, 1.0, 3.0, 1e12, 1e300))] * 3)
+)
+def test_quotients_are_rounded_up(numbers):
+    peak, missed, certain = map(Fraction, numbers)
+    known = find_missed(1.0, *numbers)
+    assert known.each == np.inf or Fraction(known.each) >= peak / certain
+    assert known.keys == np.inf or Fraction(known.keys) >= missed / peak
 
 
 def test_expected_distances_are_about_those_of_the_values():
@@ -157,14 +156,7 @@ def test_less_is_read():
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_a_cache_that_changes_counts_enough(dtype):
-    cache = attention.KVCache(4, batch_shape=2, num_kv_heads=1, window=0, dtype=dtype)
-    rng = np.random.default_rng(0)
-
-    def more(n, size):
-        cache.append(*(size * rng.standard_normal((2, 2, 1, n, 4))).astype(dtype))
-
-    def holds():
-        cache.attend(np.ones((2, 1, 1, 4), dtype), attention.TopR(1))
+    for cache in changed(dtype):
         spread, values = cache._heads._spread, cache._heads.values.astype(np.float64)
         for head in range(2):
             for c in range(4):
@@ -172,13 +164,3 @@ def test_a_cache_that_changes_counts_enough(dtype):
                 want = knapsack([Fraction(float(v)) for v in column], 3.0)
                 ends = column.min(), column.max()
                 assert find_furthest(spread, head, c, *ends, 0.0, 0.0, 3.0) >= want
-
-    more(30, 1.0)
-    holds()
-    more(3, 100.0)
-    holds()
-    cache.crop(20)
-    more(1, 1.0)
-    holds()
-    cache.reorder([1, 0])
-    holds()
