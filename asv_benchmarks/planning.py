@@ -1,9 +1,9 @@
 """What the planner chooses beside what is best: python -m asv_benchmarks.planning.
 
 Every structure is built and asked once for each set of points and size of report; numbers of
-queries combine the two. `build` is called for real, and what it takes beyond building what it
-chose, run-offs included, is added to that. One thread for everybody; the least of several rounds
-counts, on a machine that is shared with others.
+queries, all in one call, as `build` is told, combine the two. It is called for real, and what it
+takes beyond building what it chose, run-offs included, is added to that. One thread for everybody;
+the least of several rounds counts, on a machine that is shared with others.
 """
 
 import argparse
@@ -162,7 +162,9 @@ def judge(points: np.ndarray, kind: str, costs: dict[int, dict], rounds: int) ->
         for queries in QUERIES:
 
             def choose(k: int = k, m: int = queries) -> halfspace.Index:
-                return halfspace.build(points, expected_count=k, expected_queries=m)
+                return halfspace.build(
+                    points, expected_count=k, expected_queries=m, expected_batch=m
+                )
 
             choice = structure_name(type(choose()))
             built = by_name[choice].build if choice in by_name else 0.0
@@ -244,7 +246,8 @@ def page(cells: Sequence[Cell], machine: str) -> str:
 that are expected, and takes the cheapest. Here its choice, the time it took to choose included, is
 set beside the best structure in hindsight, as `python -m asv_benchmarks.planning` did on
 {datetime.datetime.now(tz=datetime.UTC).date()} on {machine}, one thread.
-A cell is a set of float32 points, a size of report and a number of queries.
+A cell is a set of float32 points, a size of report and a number of queries, all in one call, all of
+which `build` is told.
 
 {markdown(SUMMARY, summary(cells))}
 

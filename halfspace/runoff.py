@@ -34,9 +34,12 @@ CLEAR, LOOKS = 1.5, 3
 
 ROUNDS = 11
 
+LEAST_ASKED = 0.1
+"""Seconds of asking, as forecast, below which a run-off takes more than it may save."""
+
 SINGLES, PROBE_SECONDS, PROBE_SHARE = 32, 0.02, 1e-3
-"""Half-spaces asked one by one in a round, at most, and about how long that may take; no more than
-such a share of all the asking."""
+"""Half-spaces asked one by one in a round, at most, and about how long a round may take; no more
+than such a share of all the asking, in number and, the batch included, in time."""
 
 BATCH = 2
 """Half-spaces in a batch, for each one asked by itself."""
@@ -122,10 +125,12 @@ class _Course:
     """What every contender is asked, as much as the first one answers in the time there is."""
 
     def __init__(self, index: Index, probes: Probes, queries: int, batch: int | None) -> None:
-        few = probes.first(2)
+        few, some = probes.first(2), probes.first(SINGLES)
         _pace(index, few, few)  # compiles
-        each = _pace(index, few, few).alone
-        singles = int(np.clip(PROBE_SECONDS / each, 2, _affordable(queries)))
+        pace = _pace(index, few, some)
+        longest = min(PROBE_SECONDS, PROBE_SHARE * queries * min(_told(pace, batch)))
+        singles = int(longest / (pace.alone + BATCH * pace.batch))
+        singles = int(np.clip(singles, 2, max(2, _affordable(queries))))
         size = BATCH * singles if batch is None else min(batch, PROBES)
         self.singles, self.batch = probes.first(singles), probes.first(size)
 
@@ -168,6 +173,7 @@ def pays(plan: Plan, batch: int | None, memory: int | None) -> bool:
     query = next(each.query for each in plan.candidates if each.name == plan.structure)
     pace = Pace(HOPELESS * query, HOPELESS * query)
     enough = _affordable(plan.expected_queries) >= 2
+    enough = enough and plan.expected_queries * query >= LEAST_ASKED
     return enough and bool(_contenders(plan, pace, batch, memory))
 
 

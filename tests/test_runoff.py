@@ -90,6 +90,24 @@ def test_one_look_that_was_disturbed_does_not_rule_out_who_is_faster(clock, monk
     assert isinstance(index, halfspace.Scan)
 
 
+def test_short_asking_is_not_worth_a_run_off():
+    queries, cheap = runoff.LEAST_ASKED / 1e-5, {"builds": (1e-6,) * 3, "query": (1e-5,) * 3}
+    assert pays(planned(queries=round(1.1 * queries), **cheap), None, None)
+    assert not pays(planned(queries=round(0.9 * queries), **cheap), None, None)
+
+
+@pytest.mark.parametrize(("queries", "singles"), [(10**4, 2), (10**5, 20), (10**7, 32)])
+def test_a_round_takes_a_small_share_of_the_asking(queries, singles, clock):
+    paces, _, _ = clock
+    paces["Scan"] = Pace(4e-5, 3e-5)
+    index = halfspace.Scan(POINTS)
+    course = runoff._Course(index, probes(), queries, None)
+    assert len(course.singles.offsets) == singles
+    assert len(course.batch.offsets) == runoff.BATCH * singles
+    taken = singles * 4e-5 + runoff.BATCH * singles * 3e-5
+    assert taken <= max(runoff.PROBE_SHARE * queries * 3e-5, 2 * 1e-4)
+
+
 def test_building_is_a_small_part_of_asking(clock):
     _, built, make = clock
     few = planned(queries=3_000, builds=(1e-3, 1e-3, 1.0))
