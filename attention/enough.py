@@ -14,7 +14,7 @@ import numpy as np
 
 from halfspace.jit import REASSOCIATED, kernel, part
 
-from .code_bounds import BINS_PER_NAT, EDGES, GUESS_BINS
+from .code_bounds import BINS_PER_NAT, EDGES, GUESS_BINS, RUNGS
 from .spread import moved_mean, pull, radius, what_missed
 from .tails import expected_furthest
 
@@ -34,6 +34,24 @@ may be missed, but few."""
 AIMED = 0.9
 """Part of what may be missed that a guess aims at: a sample is not exact, and another pass costs
 more than some keys."""
+
+AIMED_SURELY = 0.95
+"""The same where masses are known."""
+
+MANY = 1 / 32
+"""Where more keys are expected to be read, to look at the mass of all costs less than to read too
+many."""
+
+RUNG, BEFORE = 4, 3
+"""How far apart the bins are from which on masses are known then, and which of them is where a
+sample says."""
+
+FAR = 2.0
+"""And where so many times what is allowed is missed."""
+
+SLOPE, LEAST_RISE = 11.0, 1 / 8
+"""Bins that leave a part 1 / e of an excess, as measured on Gaussian and trained heads (9 to 13),
+and bins to go down at least."""
 
 DRIFTS = 4.0
 """Times the rounding error of a score that may be lost of an error allowed."""
@@ -142,12 +160,19 @@ def guess_place(cut, q, spans, view, counts, first, mass, times):
 
 
 @part
-def heavy_place(cut, q, spans, view, counts, n):
-    """First bin, of n keys, that is not read first; 0 where all are read at once."""
-    place, keys = guess_place(cut, q, spans, view, counts, 0, 1.0, AIMED), 0
+def keys_before(view, counts, place):
+    """Keys in bins before `place`, about."""
+    keys = 0
     for i in range(place):
         keys += counts[i] * view.stride
-    if keys > MOST * n:
+    return keys
+
+
+@part
+def heavy_place(cut, q, spans, view, counts, n):
+    """First bin, of n keys, that is not read first; 0 where all are read at once."""
+    place = guess_place(cut, q, spans, view, counts, 0, 1.0, AIMED)
+    if keys_before(view, counts, place) > MOST * n:
         return 0
     place, keys = guess_place(cut, q, spans, view, counts, 0, 1.0, HEAVY), 0
     for i in range(place):
@@ -155,6 +180,57 @@ def heavy_place(cut, q, spans, view, counts, n):
         if keys > FEW * n:
             return i
     return place
+
+
+@part
+def rung_place(heavy, guess, j):
+    """Bin of rung j of a ladder from the first that was not read up to around a guess."""
+    return heavy if j == 0 else max(guess + RUNG * (j - BEFORE), heavy + np.float64(j))
+
+
+@part
+def _below_rungs(masses, heavy, guess, place):
+    """Mass of the bins from `place` on, between that of two rungs."""
+    j = 0
+    while j < RUNGS - 2 and rung_place(heavy, guess, j + 1) <= place:
+        j += 1
+    first, last = rung_place(heavy, guess, j), rung_place(heavy, guess, j + 1)
+    if not masses[j + 1] > 0.0:
+        return masses[j]
+    fall = math.log(masses[j + 1] / masses[j]) * (place - first) / (last - first)
+    return masses[j] * math.exp(fall)
+
+
+@part
+def climb(cut, q, spans, view, masses, heavy, guess, place, mass, missed, peak, found):
+    """Where, beyond bin `place`, just as much as may be missed is expected to be; not always whole.
+
+    `masses` are those of the bins from each rung on. At `place` the excess is `found`, which says
+    how far others are off that rest on the spans.
+    """
+    expected = _expected_excess(cut, q, spans, missed, mass, peak)
+    if not (0.0 < expected < np.inf and found < np.inf):
+        return step_down(place, found)
+    first, last = min(place + LEAST_RISE, np.float64(GUESS_BINS)), np.float64(GUESS_BINS)
+    while last - first > LEAST_RISE:
+        middle = 0.5 * (first + last)
+        below = _below_rungs(masses, heavy, guess, middle)
+        more = mass + view.ratio * max(missed - below, 0.0)
+        times = _expected_excess(cut, q, spans, below, more, math.exp(-middle / BINS_PER_NAT))
+        if times * found <= AIMED_SURELY * expected:
+            last = middle
+        else:
+            first = middle
+    return last
+
+
+@part
+def step_down(place, found):
+    """Where, beyond bin `place` with such an excess, just as much as may be missed is likely."""
+    if not found < np.inf:
+        return np.float64(GUESS_BINS)
+    fall = max(SLOPE * math.log(max(found, 1.0) / AIMED_SURELY), LEAST_RISE)
+    return min(place + fall, np.float64(GUESS_BINS))
 
 
 @kernel
