@@ -54,7 +54,7 @@ from .enough import (
     step_down,
 )
 from .exponential import LARGEST_EXPONENT, exponentials
-from .reading import ADDED_AT_ONCE, add_values, dot, four_dots, largest
+from .reading import ADDED_AT_ONCE, add_values, dot, largest
 from .selection import SHARE, TOP_R
 
 COARSER, LEAST_BINS = 8.0, 1e-7
@@ -122,14 +122,12 @@ def make_rows(queries, slots, rest):
 @part
 def score_chosen(keys, query, scale, chosen, first, last, scores):
     """Scores in float64, in nats, of chosen keys first … last - 1."""
-    fours, ahead = first + (last - first) // 4 * 4, rows_ahead(keys)
-    for i in range(first, fours, 4):
-        for j in range(min(i + ahead, last), min(i + ahead + 4, last)):
-            prefetch_row(keys, chosen[j])
-        a, b, c, e = four_dots(query, keys, chosen[i], chosen[i + 1], chosen[i + 2], chosen[i + 3])
-        scores[i], scores[i + 1] = scale * a, scale * b
-        scores[i + 2], scores[i + 3] = scale * c, scale * e
-    for i in range(fours, last):
+    ahead = rows_ahead(keys)
+    for i in range(first, min(first + ahead, last)):
+        prefetch_row(keys, chosen[i])
+    for i in range(first, last):
+        if i + ahead < last:
+            prefetch_row(keys, chosen[i + ahead])
         scores[i] = scale * dot(query, keys, chosen[i])
 
 
