@@ -234,6 +234,7 @@ def read_share(head, query, scale, cut, q, row, size, view, scratch, output):
         else:
             mass += _sum_weights(scratch, before, size, level)
         if weighed and place == heavy:
+            # Known already; more than is missed, if the bar is lower than that of the rung.
             missed = masses[0] * view.widen
         else:
             missed = missed_below(view, row, scratch.most, bar, share_sought(cut, q, spans))

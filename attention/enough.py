@@ -4,7 +4,9 @@
 share allowed; an error that is allowed with the least of what (1) of `bounds.py`, (3) of
 `spread.py` and (4) of `tails.py` say of each coordinate, once it is known where the output is.
 Before that `Spans` are expected, and from them and a histogram of a few tiles of keys `guess_place`
-tells where the bar may be. Nothing certified rests on that guess.
+tells where the bar may be. Where keys are read by the thousand, what a sample is off by costs more
+than to look at all: there the masses below several bars are summed up, and `climb` goes to the bar
+that they, and the excess found so far, say is enough. Nothing certified rests on either guess.
 """
 
 import math
