@@ -11,7 +11,7 @@ from halfspace.tiles import frozen
 
 from . import bounds
 from .attended import Attended, certified
-from .cache_answers import certified_relu, certified_softmax, explain, shaped, statistics
+from .cache_answers import certified_relu, explain, shaped, statistics
 from .cache_file import load_cache, restore, save_cache, state_of
 from .cache_inputs import (
     Asked,
@@ -300,16 +300,24 @@ class KVCache:
         ((4, 1, 1), array([7., 7., 7., 7.]))
         """
         check_rule(rule)
-        asked, values, cut, readings = self._ask_softmax(query, rule)
         if isinstance(rule, Sampled):
-            unit = rounding_unit(asked.dtype)
-            estimates = self._heads.sampled(
-                rule, asked.queries, asked.lengths, cut, self._scale, unit, readings
-            )
-            got = certified(readings, values, asked.dtype, estimates, cut.errors, cut.spread)
-            return shaped(got, asked)
-        self._heads.softmax(asked.queries, asked.lengths, cut, self._scale, readings)
-        return certified_softmax(asked, values, cut, readings)
+            return self._sampled(query, rule)
+        asked = as_asked(query, self._shape, self._head_dim, len(self), self._dtype)
+        mine = rule, frozen(asked.queries), asked.lengths, self._scale, asked.dtype
+        got = self._heads.attend(*mine, sure=False)
+        if got is None:
+            self._norms(asked, self._heads.measures())
+            got = self._heads.attend(*mine, sure=True)
+        return shaped(got, asked)
+
+    def _sampled(self, query: ArrayLike, rule: Sampled) -> Attended:
+        asked, values, cut, readings = self._ask_softmax(query, rule)
+        unit = rounding_unit(asked.dtype)
+        estimates = self._heads.sampled(
+            rule, asked.queries, asked.lengths, cut, self._scale, unit, readings
+        )
+        got = certified(readings, values, asked.dtype, estimates, cut.errors, cut.spread)
+        return shaped(got, asked)
 
     def _ask_softmax(
         self, query: ArrayLike, rule: Rule

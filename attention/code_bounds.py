@@ -36,6 +36,12 @@ SUM_ERROR = 1e-4
 LEAST_DRAWN = np.float32(-60.0)
 """Keys whose weights are below this power of two of the best are not worth a draw."""
 
+RUNGS = 5
+"""Bars whose masses are summed at once."""
+
+SUMMED = 1024
+"""Weights that are summed in float32, in any order: 2^-14 of them is lost at most."""
+
 _ONE = np.uint64(1)
 
 EDGES = np.exp(-np.arange(GUESS_BINS + 1) / BINS_PER_NAT)
@@ -91,6 +97,34 @@ def mass_below(row, most, bar, at, step, faint):
         else:
             total += np.float64(_tile_mass(row[t * TILE : (t + 1) * TILE], bar, at, step))
     return total
+
+
+@part(flags=REASSOCIATED)
+def _add_masses(row, bars, at, step, totals):
+    """Add up the weights of some products below each of `RUNGS` bars."""
+    a, b, c, d, e = bars[0], bars[1], bars[2], bars[3], bars[4]
+    none = np.float32(0.0)
+    v, w, x, y, z = none, none, none, none, none
+    for i in range(row.size):
+        weight = missed_weight(row[i], a, at, step)
+        v += weight
+        w += weight if row[i] < b else none
+        x += weight if row[i] < c else none
+        y += weight if row[i] < d else none
+        z += weight if row[i] < e else none
+    totals[0] += np.float64(v)
+    totals[1] += np.float64(w)
+    totals[2] += np.float64(x)
+    totals[3] += np.float64(y)
+    totals[4] += np.float64(z)
+
+
+@part
+def masses_below(row, bars, at, step, totals):
+    """Fill what `mass_below` says of `RUNGS` bars, of which the first is the largest."""
+    totals[:] = 0.0
+    for start in range(0, row.size, SUMMED):
+        _add_masses(row[start : min(start + SUMMED, row.size)], bars, at, step, totals)
 
 
 @part(flags=REASSOCIATED)

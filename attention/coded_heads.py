@@ -11,11 +11,14 @@ from halfspace.codes import Ladder, Leading, Steps
 from halfspace.jit import kernel, part
 from halfspace.tiles import TILE, frozen
 
+from .certificates import certify_rows
 from .coded_head import Fit
 from .coded_keys import CodedKeys, aim_queries
 from .coded_reading import coded_relu, coded_rows
+from .cuts import fill_cut
 from .reading import Cut, Readings
 from .room import BITS, Room
+from .spread import Spread
 
 
 class Piece(NamedTuple):
@@ -25,6 +28,16 @@ class Piece(NamedTuple):
     end: int
     first: int
     last: int
+
+
+class Answers(NamedTuple):
+    """Of queries of all heads, to be filled; as of `Attended`."""
+
+    output: np.ndarray  # (heads m, value_dim) float64, what its dtype can hold
+    lse: np.ndarray  # (heads m,) float64
+    bound: np.ndarray  # alike
+    lse_bound: np.ndarray  # alike
+    reported: np.ndarray  # (heads m,) int64
 
 
 class CodedHeads(NamedTuple):
@@ -95,50 +108,147 @@ def _readings_at(readings, a, b):
 
 
 @part(counted=True)
-def _cut_at(cut, a, b):
-    """That of rows a … b - 1."""
-    return Cut(
-        cut.kind,
-        cut.parameters[a:b],
-        cut.offsets[a:b],
-        cut.spread,
-        cut.heads[a:b],
-        cut.errors[a:b],
-        cut.left[a:b],
-        cut.slack[a:b],
-        cut.low[a:b],
-        cut.high[a:b],
-        cut.width[a:b],
-        cut.radius[a:b],
+def _spread_at(spread, h):
+    """That of one head, as of one."""
+    return Spread(
+        spread.count[h : h + 1],
+        spread.centre[h : h + 1],
+        spread.sums[h : h + 1],
+        spread.squares[h : h + 1],
+        spread.counts[h : h + 1],
+        spread.first[h : h + 1],
+        spread.step[h : h + 1],
+        spread.furthest[h : h + 1],
     )
 
 
+@part(counted=True)
+def _make_readings(m, value_dim):
+    """`make_readings`, in kernels."""
+    return Readings(
+        np.zeros((m, value_dim)),
+        np.full(m, -np.inf),
+        np.zeros(m),
+        np.zeros(m),
+        np.zeros(m),
+        np.zeros(m, np.int64),
+        np.zeros(m, np.int64),
+        np.full(m, np.inf),
+    )
+
+
+@part
+def _cast(output, single, rounded):
+    """Fill the output as it is in its dtype."""
+    for q in range(output.shape[0]):
+        for c in range(output.shape[1]):
+            rounded[q, c] = np.float64(np.float32(output[q, c])) if single else output[q, c]
+
+
 @kernel
-def softmax_of_heads(heads, piece, slots, queries, lengths, cut, scale, arena, readings):
-    """Softmax attention of some of the heads.
+def attend_heads(
+    heads, measures, piece, slots, queries, lengths, wish, scale, unit, least, sure, arena, answers
+):
+    """Certified softmax attention of some of the heads: one call from queries to answers.
+
+    Each array that a kernel is handed costs a call some hundred nanoseconds, and several times as
+    many where other work has taken the caches: so what only the next step needs stays in here.
 
     Parameters
     ----------
     heads : CodedHeads
+    measures : Measures
+        Of the heads.
     piece : Piece
     slots : int
         In whole tiles.
     queries : float64 array, shape (heads, m, head_dim)
     lengths : int64 array, shape (m,)
-    cut, readings
-        As for `coded_rows`, by query of all heads.
-    scale : float
+    wish, scale, unit, least
+        As for `fill_cut`.
+    sure : bool
+        Scores are known to stay in range.
     arena : int64 array, shape (words,)
         As for `coded_rows`.
+    answers : Answers
+        Filled, but for what is returned.
+
+    Returns
+    -------
+    bool
+        False, and nothing is filled, where queries are not finite or scores may be out of range.
     """
     none = np.empty((0, 0), np.int32)
-    a, b, m = piece.first, piece.last, queries.shape[1]
+    a, b, m, d = piece.first, piece.last, queries.shape[1], queries.shape[2]
+    count, value_dim = b - a, measures.low.shape[1]
+    numbers, spans = np.empty((8, count)), np.empty((2, count, value_dim))
+    owners, seen = np.empty(count, np.int64), lengths[a:b]
     for h in range(piece.head, piece.end):
-        head, some = head_at(heads, h, slots), queries[h, a:b]
-        mine = _cut_at(cut, h * m + a, h * m + b)
-        theirs = _readings_at(readings, h * m + a, h * m + b)
-        aims = aim_queries(head, some)
-        coded_rows(head, aims, some, lengths[a:b], mine, scale, none, arena, theirs)
+        head, some, spread = (
+            head_at(heads, h, slots),
+            queries[h, a:b],
+            _spread_at(measures.spread, h),
+        )
+        sound = fill_cut(
+            some.reshape(1, count, d),
+            seen,
+            measures.norms[h : h + 1],
+            measures.low[h : h + 1],
+            measures.high[h : h + 1],
+            spread,
+            wish.parameters[a:b],
+            wish.offset,
+            wish.eps,
+            scale,
+            unit,
+            least,
+            numbers,
+            spans,
+            owners,
+        )
+        if not (sound or sure):
+            return False
+        cut = Cut(
+            wish.kind,
+            numbers[1],
+            numbers[2],
+            spread,
+            owners,
+            numbers[3],
+            numbers[4],
+            numbers[5],
+            spans[0],
+            spans[1],
+            numbers[6],
+            numbers[7],
+        )
+        readings = _make_readings(count, value_dim)
+        coded_rows(head, aim_queries(head, some), some, seen, cut, scale, none, arena, readings)
+        first, last = h * m + a, h * m + b
+        _cast(readings.output, unit > 2.0**-30, answers.output[first:last])
+        answers.reported[first:last] = readings.reported
+        certify_rows(
+            readings.output,
+            readings.top,
+            readings.mass,
+            readings.missed,
+            readings.drift,
+            readings.reported,
+            readings.looked,
+            readings.peak,
+            answers.output[first:last],
+            np.zeros(count),
+            np.zeros(count),
+            np.zeros(count, np.bool_),
+            cut.errors,
+            cut.low,
+            cut.high,
+            spread,
+            answers.lse[first:last],
+            answers.bound[first:last],
+            answers.lse_bound[first:last],
+        )
+    return True
 
 
 @kernel
@@ -150,7 +260,7 @@ def relu_of_heads(
     Parameters
     ----------
     heads, piece, slots, queries, lengths, scale, arena
-        As for `softmax_of_heads`.
+        As for `attend_heads`.
     offsets, errors, threshold, power, readings
         As for `coded_relu`, by query of all heads.
     """

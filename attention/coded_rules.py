@@ -22,7 +22,9 @@ from .code_bounds import (
     GUESS_BINS,
     LOWEST,
     MOST_PRODUCT,
+    RUNGS,
     collect,
+    masses_below,
     sample_histogram,
 )
 from .coded_keys import (
@@ -38,17 +40,21 @@ from .coded_keys import (
 )
 from .enough import (
     AIMED,
-    bins_down,
+    FAR,
+    MANY,
+    climb,
     excess,
     expected_spans,
     guess_place,
     heavy_place,
+    rung_place,
     share_sought,
     spans_of,
+    step_down,
 )
 from .exponential import LARGEST_EXPONENT, exponentials
-from .reading import ADDED_AT_ONCE, add_values, dot, four_dots, largest
-from .selection import SHARE, TOP_R
+from .reading import ADDED_AT_ONCE, add_values, dot, largest
+from .selection import SHARE, TOP_R, keys_before
 
 COARSER, LEAST_BINS = 8.0, 1e-7
 """How much wider bins get where scores reach beyond them, and bins a product at least."""
@@ -65,6 +71,8 @@ class Scratch(NamedTuple):
     counts: np.ndarray  # (GUESS_BINS + 1,) int64
     bins: np.ndarray  # (64,) int32
     limbs: np.ndarray  # (LIMBS,) int64, zeros
+    bars: np.ndarray  # (RUNGS,) int32
+    masses: np.ndarray  # (RUNGS,) float64
 
 
 class Read(NamedTuple):
@@ -98,6 +106,8 @@ def make_scratch(slots, arena):
         np.empty(GUESS_BINS + 1, np.int64),
         np.empty(TILE, np.int32),
         np.zeros(LIMBS, np.int64),
+        np.empty(RUNGS, np.int32),
+        np.empty(RUNGS),
     )
     return scratch, arena[rest:].view(np.int32)
 
@@ -111,14 +121,12 @@ def make_rows(queries, slots, rest):
 @part
 def score_chosen(keys, query, scale, chosen, first, last, scores):
     """Scores in float64, in nats, of chosen keys first … last - 1."""
-    fours, ahead = first + (last - first) // 4 * 4, rows_ahead(keys)
-    for i in range(first, fours, 4):
-        for j in range(min(i + ahead, last), min(i + ahead + 4, last)):
-            prefetch_row(keys, chosen[j])
-        a, b, c, e = four_dots(query, keys, chosen[i], chosen[i + 1], chosen[i + 2], chosen[i + 3])
-        scores[i], scores[i + 1] = scale * a, scale * b
-        scores[i + 2], scores[i + 3] = scale * c, scale * e
-    for i in range(fours, last):
+    ahead = rows_ahead(keys)
+    for i in range(first, min(first + ahead, last)):
+        prefetch_row(keys, chosen[i])
+    for i in range(first, last):
+        if i + ahead < last:
+            prefetch_row(keys, chosen[i + ahead])
         scores[i] = scale * dot(query, keys, chosen[i])
 
 
@@ -188,22 +196,35 @@ def bar_at(view, place):
 
 
 @part
+def _weigh(row, view, heavy, guess, scratch):
+    """Fill the masses of the bins from each rung of a ladder on."""
+    for j in range(RUNGS):
+        scratch.bars[j] = bar_at(view, rung_place(heavy, guess, j))
+    masses_below(row, scratch.bars, view.at, view.step, scratch.masses)
+
+
+@part
 def read_share(head, query, scale, cut, q, row, size, view, scratch, output):
     """Read until no more is missed than the rule allows.
 
     With `cut.left` it is an error that is allowed, which rests on where the output is.
     """
     spans, level, counts = expected_spans(cut, q), view.level, scratch.counts
-    mass = _sum_weights(scratch, 0, size, level)
+    mass, masses, n = _sum_weights(scratch, 0, size, level), scratch.masses, row.size
     # The heaviest keys often are neighbours, of whose mass a sample of tiles tells little.
-    place, bar, before = heavy_place(cut, q, spans, view, counts, row.size), MOST_PRODUCT, size
-    if place:
-        bar, size = _lower(head, query, scale, row, bar_at(view, place), bar, size, scratch)
+    first, bar, before = heavy_place(cut, q, spans, view, counts, n), MOST_PRODUCT, size
+    if first:
+        bar, size = _lower(head, query, scale, row, bar_at(view, first), bar, size, scratch)
         mass += _sum_weights(scratch, before, size, level)
-    averaged, top, total = 0, -np.inf, 0.0
+    sampled = guess_place(cut, q, spans, view, counts, first, max(mass, 1.0), AIMED)
+    heavy, guess = np.float64(first), np.float64(sampled)
+    weighed = first > 0 and keys_before(counts, sampled) * view.stride > MANY * n
+    place, averaged, top, total = heavy if weighed else guess, 0, -np.inf, 0.0
+    ceiling = MOST_PRODUCT
+    if weighed:
+        _weigh(row, view, heavy, guess, scratch)
     while True:
-        place = guess_place(cut, q, spans, view, counts, place, max(mass, 1.0), AIMED)
-        before, new = size, bar_at(view, place)
+        before, new = size, min(bar_at(view, place), ceiling)
         bar, size = _lower(head, query, scale, row, new, bar, size, scratch)
         if cut.left[q] > 0.0:
             top, total = _average_more(head.values, scratch, averaged, size, top, total, output)
@@ -211,12 +232,26 @@ def read_share(head, query, scale, cut, q, row, size, view, scratch, output):
             spans = spans_of(cut, q, output)
         else:
             mass += _sum_weights(scratch, before, size, level)
-        missed = missed_below(view, row, scratch.most, bar, share_sought(cut, q, spans))
+        if weighed and place == heavy:
+            # Known already; more than is missed, if the bar is lower than that of the rung.
+            missed = masses[0] * view.widen
+        else:
+            missed = missed_below(view, row, scratch.most, bar, share_sought(cut, q, spans))
         peak = peak_below(view, bar)
         found = excess(cut, q, output, missed, mass, peak)
         if found <= 1.0:
             return Read(size, missed, peak, level, top, total)
-        place = min(place + bins_down(found), GUESS_BINS)
+        # A product may be worth more than a bin.
+        ceiling = max(bar - np.int32(1), LOWEST)
+        if not weighed and found > FAR:
+            heavy, guess, weighed = place, step_down(place, found), True
+            _weigh(row, view, heavy, guess, scratch)
+        if weighed:
+            place = climb(
+                cut, q, spans, view, masses, heavy, guess, place, mass, missed, peak, found
+            )
+        else:
+            place = step_down(place, found)
 
 
 @part

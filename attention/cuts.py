@@ -36,7 +36,7 @@ class Planned(NamedTuple):
     sound: bool  # whether these are finite, and scores below `LARGEST_SCORE`
 
 
-class _Wish(NamedTuple):
+class Wish(NamedTuple):
     """What a rule asks of queries, whatever the head."""
 
     kind: int  # as in `selection`
@@ -69,11 +69,11 @@ def cut_of(
         Relative rounding error of the output's dtype, and that of the least numbers.
     """
     heads, m, _ = queries.shape
-    wish = _wish_of(rule, lengths, scale)
+    wish = wish_of(rule, lengths, scale)
     numbers, spans = np.empty((8, heads * m)), np.empty((2, heads * m, measures.low.shape[1]))
     norms, parameters, offsets, errors, left, slack, width, radius = numbers
     owners, spread = np.empty(heads * m, np.int64), measures.spread
-    sound = _fill_cut(
+    sound = fill_cut(
         queries, lengths, *measures, *wish[1:], scale, unit, least, numbers, spans, owners
     )
     cut = Cut(
@@ -82,23 +82,24 @@ def cut_of(
     return Planned(cut, norms, sound)
 
 
-def _wish_of(rule: Rule, lengths: np.ndarray, scale: float) -> _Wish:
+def wish_of(rule: Rule, lengths: np.ndarray, scale: float) -> Wish:
+    """What a rule asks of queries that see so many keys."""
     m = len(lengths)
     if isinstance(rule, TopR):
         if m == 1:
-            return _Wish(selection.TOP_R, np.array([float(rule.count(int(lengths[0])))]), 0.0, -1.0)
+            return Wish(selection.TOP_R, np.array([float(rule.count(int(lengths[0])))]), 0.0, -1.0)
         several, places = np.unique(lengths, return_inverse=True)
         counts = np.array([rule.count(int(n)) for n in several], np.float64)
-        return _Wish(selection.TOP_R, counts[places], 0.0, -1.0)
+        return Wish(selection.TOP_R, counts[places], 0.0, -1.0)
     if isinstance(rule, Threshold):
         offset = float(rule.b / scale)
         if math.isfinite(offset):
-            return _Wish(selection.THRESHOLD, np.zeros(m), offset, -1.0)
+            return Wish(selection.THRESHOLD, np.zeros(m), offset, -1.0)
         every = lengths.astype(np.float64) if offset < 0.0 else np.zeros(m)
-        return _Wish(selection.TOP_R, every, 0.0, -1.0)
+        return Wish(selection.TOP_R, every, 0.0, -1.0)
     if isinstance(rule, Mass):
-        return _Wish(selection.SHARE, np.full(m, 1.0 - rule.p), 0.0, -1.0)
-    return _Wish(selection.SHARE, np.zeros(m), 0.0, float(rule.eps))
+        return Wish(selection.SHARE, np.full(m, 1.0 - rule.p), 0.0, -1.0)
+    return Wish(selection.SHARE, np.zeros(m), 0.0, float(rule.eps))
 
 
 @part
@@ -129,7 +130,7 @@ def _share(left, furthest):
 
 
 @kernel
-def _fill_cut(
+def fill_cut(
     queries,
     lengths,
     norms,
@@ -146,7 +147,24 @@ def _fill_cut(
     spans,
     owners,
 ):
-    """Fill the numbers of queries and the ranges of their values; whether scores stay in range."""
+    """Fill the numbers of queries and the ranges of their values; whether scores stay in range.
+
+    Parameters
+    ----------
+    queries, lengths, scale, unit, least
+        As for `cut_of`.
+    norms, low, high, spread
+        Of `Measures`.
+    parameters, offset, eps
+        Of `Wish`.
+    numbers : float64 array, shape (8, heads m)
+        Filled: norms of queries, then fields of `Cut` from `parameters` to `slack`, in the order
+        that `cut_of` takes them out, `width` and `radius`.
+    spans : float64 array, shape (2, heads m, value_dim)
+        Filled: `low` and `high` by query.
+    owners : int64 array, shape (heads m,)
+        Filled: `heads` of `Cut`.
+    """
     heads, m, d = queries.shape
     sound, steepest = True, max(scale, 1.0)
     for h in range(heads):

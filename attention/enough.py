@@ -4,7 +4,9 @@
 share allowed; an error that is allowed with the least of what (1) of `bounds.py`, (3) of
 `spread.py` and (4) of `tails.py` say of each coordinate, once it is known where the output is.
 Before that `Spans` are expected, and from them and a histogram of a few tiles of keys `guess_place`
-tells where the bar may be. Nothing certified rests on that guess.
+tells where the bar may be. Where keys are read by the thousand, what a sample is off by costs more
+than to look at all: there the masses below several bars are summed up, and `climb` goes to the bar
+that they, and the excess found so far, say is enough. Nothing certified rests on either guess.
 """
 
 import math
@@ -14,7 +16,7 @@ import numpy as np
 
 from halfspace.jit import REASSOCIATED, kernel, part
 
-from .code_bounds import BINS_PER_NAT, EDGES, GUESS_BINS
+from .code_bounds import BINS_PER_NAT, EDGES, GUESS_BINS, RUNGS
 from .selection import keys_before
 from .spread import moved_mean, pull, radius, what_missed
 from .tails import expected_furthest
@@ -35,6 +37,24 @@ may be missed, but few."""
 AIMED = 0.9
 """Part of what may be missed that a guess aims at: a sample is not exact, and another pass costs
 more than some keys."""
+
+AIMED_SURELY = 0.95
+"""The same where masses are known."""
+
+MANY = 1 / 32
+"""Where more keys are expected to be read, to look at the mass of all costs less than to read too
+many."""
+
+RUNG, BEFORE = 4, 3
+"""How far apart the bins are from which on masses are known then, and which of them is where a
+sample says."""
+
+FAR = 2.0
+"""And where so many times what is allowed is missed."""
+
+SLOPE, LEAST_RISE = 11.0, 1 / 8
+"""Bins that leave a part 1 / e of an excess, as measured on Gaussian and trained heads (9 to 13),
+and bins to go down at least."""
 
 DRIFTS = 4.0
 """Times the rounding error of a score that may be lost of an error allowed."""
@@ -154,6 +174,57 @@ def heavy_place(cut, q, spans, view, counts, n):
         if keys > FEW * n:
             return i
     return place
+
+
+@part
+def rung_place(heavy, guess, j):
+    """Bin of rung j of a ladder from the first that was not read up to around a guess."""
+    return heavy if j == 0 else max(guess + RUNG * (j - BEFORE), heavy + np.float64(j))
+
+
+@part
+def _below_rungs(masses, heavy, guess, place):
+    """Mass of the bins from `place` on, between that of two rungs."""
+    j = 0
+    while j < RUNGS - 2 and rung_place(heavy, guess, j + 1) <= place:
+        j += 1
+    first, last = rung_place(heavy, guess, j), rung_place(heavy, guess, j + 1)
+    if not masses[j + 1] > 0.0:
+        return masses[j]
+    fall = math.log(masses[j + 1] / masses[j]) * (place - first) / (last - first)
+    return masses[j] * math.exp(fall)
+
+
+@part
+def climb(cut, q, spans, view, masses, heavy, guess, place, mass, missed, peak, found):
+    """Where, beyond bin `place`, just as much as may be missed is expected to be; not always whole.
+
+    `masses` are those of the bins from each rung on. At `place` the excess is `found`, which says
+    how far others are off that rest on the spans.
+    """
+    expected = _expected_excess(cut, q, spans, missed, mass, peak)
+    if not (0.0 < expected < np.inf and found < np.inf):
+        return step_down(place, found)
+    first, last = min(place + LEAST_RISE, np.float64(GUESS_BINS)), np.float64(GUESS_BINS)
+    while last - first > LEAST_RISE:
+        middle = 0.5 * (first + last)
+        below = _below_rungs(masses, heavy, guess, middle)
+        more = mass + view.ratio * max(missed - below, 0.0)
+        times = _expected_excess(cut, q, spans, below, more, math.exp(-middle / BINS_PER_NAT))
+        if times * found <= AIMED_SURELY * expected:
+            last = middle
+        else:
+            first = middle
+    return last
+
+
+@part
+def step_down(place, found):
+    """Where, beyond bin `place` with such an excess, just as much as may be missed is likely."""
+    if not found < np.inf:
+        return np.float64(GUESS_BINS)
+    fall = max(SLOPE * math.log(max(found, 1.0) / AIMED_SURELY), LEAST_RISE)
+    return min(place + fall, np.float64(GUESS_BINS))
 
 
 @kernel

@@ -11,7 +11,8 @@ token, amortised.
 """
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 import numpy as np
 
@@ -23,26 +24,31 @@ from halfspace.tiles import TILE, frozen
 from . import bounds
 from .arenas import Arenas
 from .arrays_by_name import arrays_by_name, as_stored, from_arrays
+from .attended import Attended
 from .coded_head import CHUNK, KEY_NANOSECONDS, PRODUCT_NANOSECONDS, CodedHead, Fit
 from .coded_heads import (
+    Answers,
     CodedHeads,
     Piece,
+    attend_heads,
     part_of,
     pieces,
     relu_of_heads,
-    softmax_of_heads,
     stacked,
 )
 from .coded_rules import words_of
-from .cuts import Measures
+from .cuts import Measures, wish_of
+from .inputs import least_rounding, rounding_unit
 from .reading import Cut, Readings
 from .room import Room, make_room, tiles_for, widened
-from .rules import Sampled
+from .rules import Rule, Sampled
 from .sampled import Estimates, aim, make_estimates
 from .spread import Spread, spread_of, with_more
 
 Extents = tuple[np.ndarray, np.ndarray, np.ndarray]
 """Largest norms of keys, and ranges of values, by head."""
+
+T = TypeVar("T")
 
 
 class GrowingHeads:
@@ -177,23 +183,56 @@ class GrowingHeads:
             self._spread, self._measured = spread, self._count
         return Measures(self._key_norms, self._low, self._high, self._spread)
 
-    def softmax(
-        self, queries: np.ndarray, lengths: np.ndarray, cut: Cut, scale: float, readings: Readings
-    ) -> None:
-        """Fill the readings, by query of all heads, of softmax attention.
+    def attend(
+        self,
+        rule: Rule,
+        queries: np.ndarray,
+        lengths: np.ndarray,
+        scale: float,
+        dtype: np.dtype,
+        *,
+        sure: bool,
+    ) -> Attended | None:
+        """Softmax attention, by query of all heads.
 
         Parameters
         ----------
+        rule : Rule
+            Any but `Sampled`.
         queries : ndarray of float64, shape (heads, m, head_dim)
         lengths : ndarray of int64, shape (m,)
             Tokens that each sees.
-        cut : Cut
-            By query of all heads, (heads m,).
         scale : float
-        readings : Readings
-            Filled, (heads m, ...).
+        dtype : dtype
+            Of the output, float32 or float64.
+        sure : bool
+            Queries are known to be finite, and scores to stay in range.
+
+        Returns
+        -------
+        Attended or None
+            None where that is not known and may not be so.
         """
-        self._run(self._softmax, queries, lengths, (cut, scale), readings)
+        heads, m, _ = queries.shape
+        numbers, measures = np.empty((3, heads * m)), self.measures()
+        output, reported = (
+            np.empty((heads * m, measures.low.shape[1])),
+            np.empty(heads * m, np.int64),
+        )
+        answers = Answers(output, *numbers, reported)
+        wish, cast = wish_of(rule, lengths, scale), (rounding_unit(dtype), least_rounding(dtype))
+
+        def part(piece: Piece, slots: int, arena: np.ndarray) -> bool:
+            return self._attend(
+                measures, piece, slots, queries, lengths, wish, scale, *cast, sure, arena, answers
+            )
+
+        if not all(self._run(part, queries)):
+            return None
+        self._seen += np.add.reduce(lengths)
+        self._read += np.add.reduce(reported.reshape(heads, m), axis=1)
+        lse, bound, lse_bound = numbers
+        return Attended(output.astype(dtype, copy=False), lse, bound, reported, lse_bound)
 
     def sampled(
         self,
@@ -232,8 +271,25 @@ class GrowingHeads:
         readings: Readings,
     ) -> None:
         """Fill the readings of ReLU attention; what is by query is by query of all heads."""
-        mine = offsets, errors, scale, threshold, power
-        self._run(self._relu, queries, lengths, mine, readings)
+        heads, m, _ = queries.shape
+
+        def part(piece: Piece, slots: int, arena: np.ndarray) -> None:
+            self._relu(
+                piece,
+                slots,
+                queries,
+                lengths,
+                offsets,
+                errors,
+                scale,
+                threshold,
+                power,
+                arena,
+                readings,
+            )
+
+        self._run(part, queries)
+        self.count_reads(readings.looked.reshape(heads, m), readings.reported.reshape(heads, m))
 
     def state(self) -> dict[str, np.ndarray]:
         """Arrays by name, without what is free."""
@@ -245,7 +301,7 @@ class GrowingHeads:
             "codes": self._room.codes[:, :tiles],
             "progress": np.array((self.coded, self._heads[0].fitted)),
             "counts": np.array((self._seen, self._read)),
-            **arrays_by_name(self._softmax.first.fit, "fit"),
+            **arrays_by_name(self._attend.first.fit, "fit"),
         }
 
     def restore(self, state: dict[str, np.ndarray]) -> None:
@@ -265,7 +321,7 @@ class GrowingHeads:
         for name, array, count in zip(Room._fields, room, rows, strict=True):
             filled = array[:, :count]
             filled[:] = as_stored(state[name], filled, name)
-        fits = from_arrays(self._softmax.first.fit, "fit", state)
+        fits = from_arrays(self._attend.first.fit, "fit", state)
         self._seen, self._read = as_stored(
             state["counts"], np.array((self._seen, self._read)), "counts"
         )
@@ -285,29 +341,20 @@ class GrowingHeads:
         """Let kernels see the room and the fits there are."""
         views = Room(*(frozen(array.view()) for array in self._room))
         heads = CodedHeads(views, stacked([head.fit for head in self._heads]))
-        self._softmax, self._relu = Bound(softmax_of_heads, heads), Bound(relu_of_heads, heads)
+        self._attend, self._relu = Bound(attend_heads, heads), Bound(relu_of_heads, heads)
 
-    def _run(
-        self,
-        kernel: Bound,
-        queries: np.ndarray,
-        lengths: np.ndarray,
-        arguments: tuple,
-        readings: Readings,
-    ) -> None:
-        """Fill the readings, by threads where that pays."""
+    def _run(self, part: Callable[[Piece, int, np.ndarray], T], queries: np.ndarray) -> list[T]:
+        """Call a part for pieces of the queries, with scratch, by threads where that pays."""
         heads, m, d = queries.shape
         slots = -(-self._count // TILE) * TILE
-        some = slots, queries, lengths, *arguments
-        of_threads = pieces(heads, m, slots * (KEY_NANOSECONDS + PRODUCT_NANOSECONDS * d))
         words = words_of(slots, BLOCK)
 
-        def part(piece: Piece) -> None:
+        def alone(piece: Piece) -> T:
             with self._arenas.lend(words) as arena:
-                kernel(piece, *some, arena, readings)
+                return part(piece, slots, arena)
 
-        parallel.run([lambda piece=piece: part(piece) for piece in of_threads])
-        self.count_reads(readings.looked.reshape(heads, m), readings.reported.reshape(heads, m))
+        of_threads = pieces(heads, m, slots * (KEY_NANOSECONDS + PRODUCT_NANOSECONDS * d))
+        return parallel.run([lambda piece=piece: alone(piece) for piece in of_threads])
 
     def count_reads(self, looked: np.ndarray, reported: np.ndarray) -> None:
         """Count keys that queries (heads, m) saw, and read."""

@@ -30,6 +30,7 @@ def rounding_unit(dtype: DTypeLike) -> float:
     return float(np.finfo(dtype).eps) / 2.0
 
 
+@functools.cache
 def least_rounding(dtype: DTypeLike) -> float:
     """Rounding error of a float dtype for numbers however small: half the smallest of them."""
     if np.dtype(dtype).name == "bfloat16":

@@ -45,7 +45,7 @@ NO_NAN = frozenset({"nnan", "nsz"})
 COARSEST_ERROR = 0.5
 """Filter scores whose error, in nats, reaches this are replaced by float64 ones."""
 
-ADDED_AT_ONCE = 4
+ADDED_AT_ONCE = 8
 """Weighted values that are added up before they are added to an output."""
 
 _ONE = np.uint64(1)
@@ -128,33 +128,22 @@ def dot(query, keys, slot):
     return total
 
 
-@part(flags=ORDER_FREE)
-def four_dots(query, keys, a, b, c, e):
-    """`dot` of four slots."""
-    first, second, third, fourth = 0.0, 0.0, 0.0, 0.0
-    for j in range(query.size):
-        x = query[j]
-        first += x * np.float64(keys[a, j])
-        second += x * np.float64(keys[b, j])
-        third += x * np.float64(keys[c, j])
-        fourth += x * np.float64(keys[e, j])
-    return first, second, third, fourth
-
-
 @part(flags=MARGIN_COVERED)
 def add_values(output, weights, values, slots):
-    """Add the weighted values of the slots to `output`, four at a time."""
-    fours, ahead = slots.size - slots.size % ADDED_AT_ONCE, rows_ahead(values)
-    for i in range(0, fours, ADDED_AT_ONCE):
-        for j in range(min(i + ahead, slots.size), min(i + ahead + 4, slots.size)):
+    """Add the weighted values of the slots to `output`, eight at a time."""
+    eights, ahead = slots.size - slots.size % ADDED_AT_ONCE, rows_ahead(values)
+    for i in range(0, eights, ADDED_AT_ONCE):
+        for j in range(i + ahead, min(i + ahead + ADDED_AT_ONCE, slots.size)):
             prefetch_row(values, slots[j])
-        a, b, c, e = weights[i], weights[i + 1], weights[i + 2], weights[i + 3]
+        a, b, c, d = weights[i], weights[i + 1], weights[i + 2], weights[i + 3]
+        e, f, g, h = weights[i + 4], weights[i + 5], weights[i + 6], weights[i + 7]
         p, q, r, s = slots[i], slots[i + 1], slots[i + 2], slots[i + 3]
+        t, u, v, w = slots[i + 4], slots[i + 5], slots[i + 6], slots[i + 7]
         for k in range(output.size):
-            output[k] += (a * values[p, k] + b * values[q, k]) + (
-                c * values[r, k] + e * values[s, k]
-            )
-    for i in range(fours, slots.size):
+            some = (a * values[p, k] + b * values[q, k]) + (c * values[r, k] + d * values[s, k])
+            more = (e * values[t, k] + f * values[u, k]) + (g * values[v, k] + h * values[w, k])
+            output[k] += some + more
+    for i in range(eights, slots.size):
         for k in range(output.size):
             output[k] += weights[i] * values[slots[i], k]
 

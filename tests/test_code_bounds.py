@@ -8,11 +8,14 @@ from attention.code_bounds import (
     LEAST_DRAWN,
     MOST_PRODUCT,
     NOWHERE,
+    RUNGS,
     SUM_ERROR,
+    SUMMED,
     collect,
     fill_weights,
     highest,
     mass_below,
+    masses_below,
     sample_histogram,
 )
 from attention.exponential import exponentials
@@ -38,6 +41,11 @@ def _parts(row, most, bar, at, step, faint, chosen, weights, places, counts):
     best = highest(row, most)
     mass = mass_below(row, most, bar, at, step, faint)
     return best, mass, collect(row, most, bar, MOST_PRODUCT, chosen, 0)
+
+
+@kernel
+def _masses(row, bars, at, step, totals):
+    masses_below(row, bars, at, step, totals)
 
 
 @kernel
@@ -113,3 +121,24 @@ def test_paired_products_are_those_of_twice_the_digits(rng, rows, count):
     want = want.reshape(2 * TILE, 6).T[q : q + count]
     assert np.array_equal(out[0, :count], want)
     assert np.array_equal(out[1, :count], want)
+
+
+@examples(1.0)
+@given(
+    rng=rngs(),
+    n=st.sampled_from([TILE, SUMMED - TILE, SUMMED, 5 * SUMMED + TILE]),
+    step=st.sampled_from([1e-6, 1e-3, 0.3, 1e30]),
+)
+def test_masses_below_several_bars(rng, n, step):
+    """Never below the sums, but for `SUM_ERROR`, and hardly above."""
+    row = rng.integers(-50_000, 1_000, n).astype(np.int32)
+    row[rng.random(n) < 0.2] = NOWHERE
+    at = np.int32(rng.integers(-5_000, 500))
+    bars = np.sort(rng.integers(at - 30_000, at + 1, RUNGS))[::-1].astype(np.int32)
+    step, totals = np.float32(step), np.full(RUNGS, np.nan)
+    _masses(row, bars, at, step, totals)
+    for bar, total in zip(bars, totals, strict=True):
+        some = row[(row < bar) & (row > NOWHERE)].astype(np.float64) - at
+        want = np.exp2(np.maximum(some * np.float64(step), -1e4)).sum()
+        assert total * (1.0 + SUM_ERROR) >= want
+        assert total <= 1.07 * want + 2.0**-124 * n

@@ -5,14 +5,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attention import Decoder, Error, Mass, TopR, bounds
+from attention import Decoder, Error, Mass, TopR, bounds, dense
+from attention.code_bounds import GUESS_BINS
+from attention.coded_keys import View
 from attention.coded_rules import _average_more, make_scratch, words_of
 from attention.cuts import Measures, cut_of
 from attention.enough import (
+    AIMED_SURELY,
     EXPECTED_RADIUS,
     EXPECTED_REACH,
     EXPECTED_SHIFT,
+    climb,
     excess,
+    expected_spans,
     keys_needed,
 )
 from attention.spread import spread_of, unknown_spread
@@ -77,6 +82,45 @@ def test_heavy_keys_that_are_neighbours(rule):
             assert (got.bound <= rule.eps).all()
         else:
             assert (np.exp(got.lse - want.lse) >= rule.p - 1e-9).all()
+
+
+@pytest.mark.parametrize("rule", [Error(0.05), Error(1e-4), Mass(0.98)])
+@pytest.mark.parametrize("std", [1.0, 4.0, 1e3, 1e6])
+def test_passes_end_however_scores_spread(rule, std):
+    """Also where many keys are read, and where a product is worth more than a bin."""
+    rng = np.random.default_rng(4)
+    key, value, query = head(rng, n=40 * TILE)
+    query *= std / np.linalg.norm(query, axis=1, keepdims=True)
+    # Neighbours are alike, so that a sample of tiles misleads.
+    key = key + 2.0 * np.repeat(rng.standard_normal((40, key.shape[1])), TILE, axis=0)
+    decoder = Decoder(key, value, structure="cascade", scale=1.0)
+    got, want = decoder.softmax(query, rule), dense.softmax(query, key, value, scale=1.0)
+    assert (abs(got.output - want[0]).max(axis=1) <= got.bound).all()
+    if isinstance(rule, Error):
+        assert (got.bound <= rule.eps).all()
+    else:
+        assert (np.exp(got.lse - want[1]) >= rule.p - 1e-6).all()
+
+
+@kernel
+def next_place(cut, masses, place, mass, missed, peak, found):
+    """Of a ladder from bin 0 on, around bin 40."""
+    spans = expected_spans(cut, 0)
+    view = View(0.0, np.int32(0), 0.0, 1.0, np.float32(1.0), 0.0, 1.0, 1, 1.0)
+    return climb(cut, 0, spans, view, masses, 0.0, 40.0, place, mass, missed, peak, found)
+
+
+@pytest.mark.parametrize("found", [1.5, 3.0, 30.0])
+def test_a_ladder_is_climbed_to_where_enough_is_read(found):
+    """Where masses fall by a factor e every 11 bins, in whatever units the excess is."""
+    cut = cut_of(Mass(0.99), np.ones((1, 1, 2)), np.array([9]), wide(), 1.0, 0.0).cut
+    rungs = np.array([0.0, 32.0, 36.0, 40.0, 44.0])
+    masses = 0.01 * found * np.exp(-rungs / 11.0)
+    place = next_place(cut, masses, 0.0, 1.0, masses[0], 1.0, found)
+    assert place == pytest.approx(11.0 * np.log(found / AIMED_SURELY), abs=0.5)
+    assert 350.0 < next_place(cut, masses, 350.0, 1.0, masses[0], 1.0, 1e9) <= GUESS_BINS
+    assert next_place(cut, masses, 0.0, 1.0, masses[0], 1.0, np.inf) == GUESS_BINS
+    assert next_place(cut, np.zeros(5), 7.0, 1.0, 0.0, 1.0, 1.01) > 7.0
 
 
 @kernel

@@ -96,7 +96,9 @@ def test_short_asking_is_not_worth_a_run_off():
     assert not pays(planned(queries=round(0.9 * queries), **cheap), None, None)
 
 
-@pytest.mark.parametrize(("queries", "singles"), [(10**3, 2), (10_500, 3), (105_000, 31), (10**7, 32)])
+@pytest.mark.parametrize(
+    ("queries", "singles"), [(10**3, 2), (10_500, 3), (105_000, 31), (10**7, 32)]
+)
 def test_a_round_takes_a_small_share_of_the_asking(queries, singles, clock):
     paces, _, _ = clock
     paces["Scan"] = Pace(4e-5, 3e-5)
