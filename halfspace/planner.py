@@ -355,9 +355,9 @@ def _build(
     taken = sum(a.nbytes for a in (ids, weights) if a is not None)
     left = None if memory is None else max(0, memory - taken)
     chosen = _choose(len(rows), rows, normals, wishes._replace(memory=left), tuple(STRUCTURES))
-    reason = chosen.reason
-    if len(chosen.candidates) > 1:
-        reason = "\n  ".join([reason, *chosen.table().splitlines()])
+    if len(chosen.candidates) == 1:
+        return _checked(_make("scan", rows, ids, weights, options), memory, chosen.reason)
+    reason = "\n  ".join([chosen.reason, *chosen.table().splitlines()])
     index = _make(chosen.structure, rows, ids, weights, options)
     if memory is not None and index.nbytes > memory:
         index, reason = (

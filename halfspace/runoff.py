@@ -42,7 +42,7 @@ SINGLES, PROBE_SECONDS, PROBE_SHARE = 32, 0.02, 1e-3
 than such a share of all the asking, in number and, the batch included, in time."""
 
 BATCH = 2
-"""Half-spaces in a batch, for each one asked by itself."""
+"""Half-spaces in a batch, for each one asked by itself, where nobody says how many there are."""
 
 PROBES = BATCH * SINGLES
 
@@ -90,6 +90,10 @@ class Probes(NamedTuple):
         """As many of them."""
         return Probes(self.normals[:size], self.offsets[:size])
 
+    def repeated(self, size: int) -> "Probes":
+        """As many of them, over and over: what a call takes by itself tells in none."""
+        return Probes(*(np.resize(each, (size, *each.shape[1:])) for each in self))
+
 
 def _affordable(queries: int) -> int:
     """Half-spaces that may be asked one by one in a round where so many queries are to come."""
@@ -131,8 +135,11 @@ class _Course:
         longest = min(PROBE_SECONDS, PROBE_SHARE * queries * min(_told(pace, batch)))
         singles = int(longest / (pace.alone + BATCH * pace.batch))
         singles = int(np.clip(singles, 2, max(2, _affordable(queries))))
-        size = BATCH * singles if batch is None else min(batch, PROBES)
-        self.singles, self.batch = probes.first(singles), probes.first(size)
+        self.singles, size = probes.first(singles), BATCH * singles
+        if batch is not None:
+            count = index.count(probes.normals[0], probes.offsets[0])
+            size = min(batch, MOST_IDS // max(1, count) + 1, max(2, int(longest / pace.batch)))
+        self.batch = probes.repeated(size)
 
     def look(self, index: Index) -> Pace:
         """Least times of a few rounds, after one that is not timed: one may be disturbed."""

@@ -110,6 +110,22 @@ def test_a_round_takes_a_small_share_of_the_asking(queries, singles, clock):
     assert taken <= max(runoff.PROBE_SHARE * queries * 3e-5, 2 * 1e-4)
 
 
+def test_a_batch_is_as_large_as_those_to_come_but_for_its_time_and_its_ids(clock, monkeypatch):
+    index = halfspace.Scan(POINTS)
+
+    def size(batch, queries=10**7, count=6):
+        return len(runoff._Course(index, probes(count), queries, batch).batch.offsets)
+
+    assert [size(batch) for batch in (1, 2, 100, 300)] == [1, 2, 100, 300]
+    assert size(10**6) == int(runoff.PROBE_SECONDS / 6e-5)
+    assert size(10**6, queries=10**5) == round(runoff.PROBE_SHARE * 10**5)
+    monkeypatch.setattr(runoff, "MOST_IDS", 600)
+    assert size(300) == 101
+    some = probes().repeated(200)
+    assert np.array_equal(some.normals[:64], some.normals[64:128])
+    assert np.array_equal(some.offsets[:64], probes().offsets)
+
+
 def test_building_is_a_small_part_of_asking(clock):
     _, built, make = clock
     few = planned(queries=3_000, builds=(1e-3, 1e-3, 1.0))
