@@ -16,8 +16,9 @@ from .codes import Steps, fit_steps, leading_width, rounded
 from .kd_tree import order_points
 from .tiles import TILE
 
-GOOD = 1.25
-"""Times the least cost for normals of the kind that is expected, which others may add to it."""
+GOOD, WIDE_GOOD = 1.25, 1.75
+"""Times the least cost for normals of the kind that is expected, which others may add to it; which
+others and wide reports may."""
 
 LEAST_FOUND = 4
 """Points of the sample that a half-space holds at least, by which shapes are chosen."""
@@ -254,9 +255,10 @@ def _choose(trial: Trial, itemsize: int, count: int, near: float, opened: float)
     """
     prices = _Prices(trial, itemsize, count)
     choices = prices.at(_shapes(trial.points.shape[1]), trial.offsets, near)
+    likely = [choice.cost[trial.unlikely :].mean() for choice in choices]
+    choices = _within(GOOD if trial.wide is None else WIDE_GOOD, likely, choices)
     if trial.wide is None:
-        likely = [choice.cost[trial.unlikely :].mean() for choice in choices]
-        shape = min(_within(GOOD, likely, choices), key=lambda choice: choice.cost.mean()).shape
+        shape = min(choices, key=lambda choice: choice.cost.mean()).shape
     else:
         usual = [choice.cost.mean() for choice in choices]
         near_best = [choice.shape for choice in _within(WIDE_SLACK, usual, choices)]
