@@ -29,6 +29,12 @@ class Polytopes(NamedTuple):
     single: bool  # one polytope came, one answer goes
 
 
+class CheckedPoints(NamedTuple):
+    """What `as_points` gave, for it not to be looked at again."""
+
+    rows: np.ndarray
+
+
 def as_array(values: ArrayLike, name: str) -> np.ndarray:
     """`values` as an array, whose rows are all of one length."""
     if isinstance(values, np.ma.MaskedArray):
@@ -80,8 +86,10 @@ def check_finite(array: np.ndarray, name: str) -> None:
         raise ValueError(f"{name}: expected finite numbers, got {value} in row {row}")
 
 
-def as_points(points: ArrayLike, name: str = "points") -> np.ndarray:
+def as_points(points: ArrayLike | CheckedPoints, name: str = "points") -> np.ndarray:
     """Points (n, d), d >= 1, float32 or float64, C order, finite."""
+    if type(points) is CheckedPoints:
+        return points.rows
     array = as_real(points, name)
     if array.ndim != 2 or array.shape[1] == 0:
         raise ValueError(f"{name}: expected shape (n, d) with d >= 1, got shape {array.shape}")

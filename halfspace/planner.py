@@ -18,7 +18,7 @@ from . import forecast
 from .cost_model import Load
 from .forecast import Limits, Sample
 from .index import Index
-from .inputs import as_count, as_ids, as_normals, as_points, as_weights
+from .inputs import CheckedPoints, as_count, as_ids, as_normals, as_points, as_weights
 from .plans import Candidate, Plan
 from .runoff import PROBES, Probes, pays, run_off
 from .scan import Scan
@@ -407,7 +407,7 @@ def _make(
     if name.endswith(UNTOLD):
         options = options | {"queries": None}
     taken = {option: options[option] for option in structure.options}
-    return structure.make(rows, ids=ids, weights=weights, **taken)
+    return structure.make(CheckedPoints(rows), ids=ids, weights=weights, **taken)
 
 
 def _checked(index: Index, memory: int | None, reason: str) -> Index:
