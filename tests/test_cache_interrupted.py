@@ -14,11 +14,12 @@ def test_an_interrupt_at_any_line_leaves_what_answers_are_certified_for(change, 
     """Codes and what they mean are written in place, and kernels see rooms that were widened."""
     monkeypatch.setattr(parallel, "_threads", 1)  # in this thread, so that it is traced
     rng = np.random.default_rng(0)
-    key, value = rng.standard_normal((2, 2, 1, 900, 4), dtype=np.float32)
+    key, value = rng.standard_normal((2, 2, 1, 2900, 4), dtype=np.float32)
     query, names, at = key[:, :, :1] * 3.0, ("growing_heads.py", "coded_head.py"), 0
+    first = 700 if change == "append" else 2900
     while True:
         cache, lines = KVCache(4, batch_shape=2, window=64), 0
-        cache.append(key[:, :, :600], value[:, :, :600])
+        cache.append(key[:, :, :first], value[:, :, :first])
         cache.attend(query)
 
         def trace(frame, event, argument, at=at):
@@ -35,7 +36,7 @@ def test_an_interrupt_at_any_line_leaves_what_answers_are_certified_for(change, 
         sys.settrace(trace)
         try:
             if change == "append":
-                cache.append(key[:, :, 600:], value[:, :, 600:])
+                cache.append(key[:, :, 700:], value[:, :, 700:])
             elif change == "crop":
                 cache.crop(100)
             else:
