@@ -136,9 +136,11 @@ def norm_above(largest: np.ndarray, squares: np.ndarray) -> np.ndarray:
     return largest * np.sqrt(squares) * (1.0 + 1e-10) + np.minimum(largest, 2.0**-1074)
 
 
-@np.errstate(over="ignore", under="ignore")
+@np.errstate(over="ignore", under="ignore", invalid="ignore")
 def norms(rows: np.ndarray) -> np.ndarray:
     """Upper bounds on the Euclidean norms of rows (n, d), float64, without over- or underflow.
+
+    NaN of rows that are not finite.
 
     Examples
     --------

@@ -74,6 +74,7 @@ class GrowingHeads:
         first = CodedHead(
             np.empty((0, head_dim), dtype), np.empty((0, value_dim), dtype), uncoded=uncoded
         )
+        self._blank, self._settled = first, True
         self._heads = [copy.copy(first) for _ in range(heads)]
         self._count, self._measured, self.rewritten = 0, 0, 0
         self._key_norms = np.zeros(heads)
@@ -132,6 +133,8 @@ class GrowingHeads:
 
     def extend(self, keys: np.ndarray, values: np.ndarray) -> None:
         """Append keys (heads, t, head_dim) and values (heads, t, value_dim)."""
+        self._settle()
+        self._settled = False
         before, end = self._count, self._count + keys.shape[1]
         tiles = tiles_for(end, self._room.tiles)
         if tiles > self._room.tiles:
@@ -144,9 +147,12 @@ class GrowingHeads:
         else:
             for head in self._heads:
                 head.wait(end)
+        self._settled = True
 
     def crop(self, count: int) -> None:
         """Forget all but the first `count` tokens."""
+        self._settle()
+        self._settled = False
         self.rewritten += 1
         for head in self._heads:
             head.crop(count)
@@ -154,9 +160,12 @@ class GrowingHeads:
         if count < self._measured and (often or self._reaches_out(count, self._measured)):
             self._measured = 0
         self._count, self._measured = count, min(self._measured, count)
+        self._settled = True
 
     def take(self, old: np.ndarray) -> None:
         """Let head h be what head ``old[h]`` was."""
+        self._settle()
+        self._settled = False
         self.rewritten += 1
         keys, values = self._room.keys, self._room.values
         room = make_room(
@@ -169,9 +178,11 @@ class GrowingHeads:
             setattr(self, name, getattr(self, name)[old])
         self._spread = Spread(*(field[old] for field in self._spread))
         self._live_in(room)
+        self._settled = True
 
     def measures(self) -> Measures:
         """Measures of the keys and values there are."""
+        self._settle()
         if self._measured < self._count:
             more = self.values[:, self._measured :]
             spread = with_more(self._spread, more) if self._measured else spread_of(more)
@@ -293,6 +304,7 @@ class GrowingHeads:
 
     def state(self) -> dict[str, np.ndarray]:
         """Arrays by name, without what is free."""
+        self._settle()
         tiles = self.coded // TILE
         return {
             "keys": self.keys,
@@ -329,6 +341,27 @@ class GrowingHeads:
             head.take_over(_of_head(room, h), tokens, coded, fitted, part_of(fits, h))
         self._count = tokens
         self._live_in(room)
+
+    def _settle(self) -> None:
+        """After a change that was interrupted, keep the tokens there are, without codes.
+
+        Elsewhere, for a thread that nobody waits for may go on to write codes where they were.
+        """
+        if self._settled:
+            return
+        self.rewritten += 1
+        old, count = self._room, self._count
+        heads, _, d = old.keys.shape
+        value_dim, dtypes = old.values.shape[-1], (old.keys.dtype, old.values.dtype)
+        room = make_room((heads,), old.tiles, d, value_dim, dtypes)
+        room.keys[:, :count], room.values[:, :count] = old.keys[:, :count], old.values[:, :count]
+        self._heads, self._measured = [copy.copy(self._blank) for _ in range(heads)], 0
+        if len(self._seen) != heads or len(self._read) != heads:
+            self._seen, self._read = np.zeros((2, heads), np.int64)
+        self._live_in(room)
+        for head in self._heads:
+            head.wait(count)
+        self._settled = True
 
     def _live_in(self, room: Room) -> None:
         """Keep rows, from now on, in room that holds those there are."""

@@ -57,6 +57,7 @@ BAD_QUERIES = {
     "heads": (np.ones((3, 1, 4)), ValueError, "query: expected a multiple.* 2 heads, got 3"),
     "length": (np.ones((2, 999, 4)), ValueError, "query: expected length at most .*got 999"),
     "nan": (np.full((2, 1, 4), np.nan), ValueError, r"query: .*nan at \[0, 0, 0\]"),
+    "inf": (np.full((2, 1, 4), np.inf), ValueError, r"query: .*inf at \[0, 0, 0\]"),
     "bool": (np.ones((2, 1, 4), bool), TypeError, "query: expected"),
 }
 
