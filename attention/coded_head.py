@@ -216,21 +216,22 @@ class CodedHead:
         """Give codes to all keys before `last`."""
         if not self._fitted or last >= REFIT * self._fitted:
             self._fit(last)
-        first = self._coded // TILE
-        self._always[first : -(-last // TILE)] = 0
+        fresh = slice(self._coded // TILE, -(-last // TILE))
+        # No lane counts as coded before its code is there and holds, wherever this is interrupted.
+        self._always[fresh] = ALL
+        always = np.zeros_like(self._always)
         leading, rows, heads = self._leading(self._codes), self._no_rows(), self._no_heads()
-        bare = np.zeros(len(self._always), np.uint64)
+        bare = np.zeros_like(always)
         step = max(1, CHUNK // (self._keys.shape[1] * TILE)) * TILE
 
         def part(a: int, b: int) -> float:
             u, lengths = transformed(self._basis, self._keys[a:b])
-            return encode(
-                u, lengths, self._basis.reach, a, leading, rows, self._always, bare, heads
-            )
+            return encode(u, lengths, self._basis.reach, a, leading, rows, always, bare, heads)
 
         starts = range(self._coded, last, step)
         spreads = parallel.run([lambda a=a: part(a, min(a + step, last)) for a in starts])
         self._spread = max([self._spread, *spreads])
+        self._always[fresh] = always[fresh]
         self._coded = last
 
     def _fit(self, count: int) -> None:
@@ -239,11 +240,12 @@ class CodedHead:
         sample = self._keys[np.sort(picked)]
         # A basis makes its own sample look narrower than the keys are.
         mine, others = (sample, sample) if len(picked) == count else (sample[::2], sample[1::2])
+        self._codes[:], self._always[:] = 0, ALL
+        self._coded, self._fitted, self._spread = 0, 0, 0.0
         self._basis = fit_basis(mine, None, REACH)
         u, lengths = transformed(self._basis, others)
         self._steps = fit_leading(u[lengths <= self._basis.reach], sample.shape[1], BITS)
-        self._codes[:], self._always[:] = 0, ALL
-        self._coded, self._fitted, self._spread = 0, count, 0.0
+        self._fitted = count
 
     def _leading(self, codes: NDArray) -> Leading:
         return Leading(codes, *self._steps, self._spread, BITS)
