@@ -132,7 +132,7 @@ class Cascade(StaticIndex):
         >>> import numpy as np, halfspace
         >>> index = halfspace.Cascade(np.random.default_rng(0).standard_normal((640, 32)))
         >>> index.bytes_read(np.ones(32), 1.0) / 640
-        20.8
+        37.6
         """
         codes = self.structure.leading.codes
         each = codes[:1].nbytes // TILE
