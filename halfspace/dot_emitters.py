@@ -8,13 +8,14 @@ out: each load asks memory for what is so many rows ahead, which makes reading u
 
 from collections.abc import Callable
 from functools import partial
+from typing import NamedTuple
 
 import llvmlite.binding
 from llvmlite import ir
 from numba import config
 from numba.core import cgutils
 
-from .code_rows import FINER, GROUPS, ROW
+from .code_rows import FINER, GROUPS, MOST_QUERY, ROW
 from .tiles import TILE
 
 Query = tuple[ir.Value, ...]
@@ -25,6 +26,27 @@ Sums = list[list[ir.Value]]
 
 Load = Callable[[], list[ir.Value]]
 """Gives codes of some lanes, a byte each, four coordinates at a time."""
+
+
+class State(NamedTuple):  # pragma: no cover (it runs where kernels are compiled)
+    """Of a loop over rows of a tile."""
+
+    row: ir.Value
+    place: ir.Value  # of the queries' bytes for it
+    totals: list[Sums]  # by query
+
+    def values(self) -> list[ir.Value]:
+        """All of them, in order."""
+        sums = [total for vectors in self.totals for each in vectors for total in each]
+        return [self.row, self.place, *sums]
+
+    def of(self, values: list[ir.Value]) -> "State":
+        """Others in their places."""
+        row, place, *sums = values
+        rest = iter(sums)
+        totals = [[[next(rest) for _ in each] for each in vectors] for vectors in self.totals]
+        return State(row, place, totals)
+
 
 LINE = 64
 """Bytes that memory gives at a time."""
@@ -45,6 +67,9 @@ class Emitter:  # pragma: no cover (it runs where kernels are compiled)
     totals: int
     """Sums of lanes that registers hold beside all else, for that many queries."""
 
+    groups = 1
+    """Groups of rows at a time."""
+
     word, address = ir.IntType(32), ir.IntType(64)
 
     def __init__(self, builder: ir.IRBuilder, bits: int) -> None:
@@ -56,11 +81,11 @@ class Emitter:  # pragma: no cover (it runs where kernels are compiled)
         raise NotImplementedError
 
     def added(
-        self, totals: list[Sums], load: list[Load], queries: list[Query], place: ir.Value
+        self, totals: list[Sums], load: list[list[Load]], queries: list[Query], place: ir.Value
     ) -> list[Sums]:
-        """Sums by query and vector of lanes, with the products of a group of rows.
+        """Sums by query and vector of lanes, with the products of some groups of rows.
 
-        The vectors are loaded by calls; bytes of queries are those at `place`.
+        The vectors of a group are loaded by calls; bytes of queries are those from `place` on.
         """
         raise NotImplementedError
 
@@ -124,52 +149,61 @@ class Emitter:  # pragma: no cover (it runs where kernels are compiled)
     def products(
         self, tile: ir.Value, ahead: ir.Value, rows: ir.Value, queries: list[Query]
     ) -> list[list[ir.Value]]:
-        """Sums of 64 lanes of the tile at such an address by query, vector by vector."""
+        """Sums of 64 lanes of the tile at such an address by query, vector by vector.
+
+        What is so many bytes ahead is asked for.
+        """
         vectors, each = TILE // self.lanes, min(len(queries), self.queries)
         wide, found = min(vectors, self.totals // each), [[] for _ in queries]
         for q in range(0, len(queries), each):
+            some = queries[q : q + each]
             for v in range(0, vectors, wide):
+                zero, none = self.every(self.word, 0), self.address(0)
+                totals = [[[zero] * self.sums_of(query) for _ in range(wide)] for query in some]
+                state = State(none, none, totals)
                 at = self.builder.add(tile, self.address(4 * self.lanes * v))
-                some = self.swept(at, None if q else ahead, rows, queries[q : q + each], wide)
-                for i, sums in enumerate(some):
-                    found[q + i] += sums
+                for groups in sorted({self.groups, 1}, reverse=True):
+                    state = self.swept(state, groups, at, None if q else ahead, rows, some)
+                for i, sums in enumerate(state.totals):
+                    found[q + i] += [self.finished(each) for each in sums]
         return found
 
     def swept(
         self,
+        state: State,
+        groups: int,
         tile: ir.Value,
         ahead: ir.Value | None,
         rows: ir.Value,
         queries: list[Query],
-        wide: int,
-    ) -> list[list[ir.Value]]:
-        """Loop over groups of rows; sums of some vectors of lanes by query.
-
-        What is so many bytes ahead is asked for.
-        """
+    ) -> State:
+        """Loop over rows, so many groups at a time, while there are as many."""
         builder, (size, held) = self.builder, GROUPS[self.bits]
         before = builder.block
-        body, after = builder.append_basic_block("rows"), builder.append_basic_block("rows.done")
-        builder.branch(body)
+        head, body, after = (builder.append_basic_block(f"rows.{x}") for x in ("", "of", "done"))
+        builder.branch(head)
+        builder.position_at_end(head)
+        phis = [builder.phi(value.type) for value in state.values()]
+        now = state.of(phis)
+        beyond, last = (builder.add(now.row, self.address(x * size)) for x in (groups, groups - 1))
+        builder.cbranch(builder.icmp_unsigned("<", last, rows), body, after)
         builder.position_at_end(body)
-        row, place = builder.phi(self.address), builder.phi(self.address)
-        start = [
-            [[builder.phi(self.vector) for _ in range(self.sums_of(query))] for _ in range(wide)]
-            for query in queries
+        at = builder.add(tile, builder.mul(now.row, self.address(ROW)))
+        load = [
+            [
+                partial(self.loaded, at, group * size * ROW + 4 * self.lanes * i, ahead)
+                for i in range(len(state.totals[0]))
+            ]
+            for group in range(groups)
         ]
-        at = builder.add(tile, builder.mul(row, self.address(ROW)))
-        load = [partial(self.loaded, at, 4 * self.lanes * i, ahead) for i in range(wide)]
-        end = self.added(start, load, queries, place)
-        beyond = builder.add(row, self.address(size))
-        for index, step in ((row, beyond), (place, builder.add(place, self.address(held)))):
-            index.add_incoming(self.address(0), before)
-            index.add_incoming(step, builder.block)
-        for total, result in zip(_flat(start), _flat(end), strict=True):
-            total.add_incoming(self.every(self.word, 0), before)
-            total.add_incoming(result, builder.block)
-        builder.cbranch(builder.icmp_unsigned("<", beyond, rows), body, after)
+        place = builder.add(now.place, self.address(groups * held))
+        then = State(beyond, place, self.added(now.totals, load, queries, now.place))
+        for phi, first, next_ in zip(phis, state.values(), then.values(), strict=True):
+            phi.add_incoming(first, before)
+            phi.add_incoming(next_, builder.block)
+        builder.branch(head)
         builder.position_at_end(after)
-        return [[self.finished(totals) for totals in vectors] for vectors in end]
+        return now
 
     def loaded(self, at: ir.Value, offset: int, ahead: ir.Value | None) -> list[ir.Value]:
         """Codes of the lanes at an offset in rows that belong together, a byte each."""
@@ -209,11 +243,14 @@ class Vnni(Emitter):  # pragma: no cover (as above)
         return len(query)
 
     def added(
-        self, totals: list[Sums], load: list[Load], queries: list[Query], place: ir.Value
+        self, totals: list[Sums], load: list[list[Load]], queries: list[Query], place: ir.Value
     ) -> list[Sums]:
         """All codes are loaded first: registers are many, and each word of a query is used up."""
         dot = self.function("llvm.x86.avx512.vpdpbusd.512", self.vector, *[self.vector] * 3)
-        codes, results = [each() for each in load], [[[*sums] for sums in all_] for all_ in totals]
+        codes, results = (
+            [each() for each in load[0]],
+            [[[*sums] for sums in all_] for all_ in totals],
+        )
         for query, sums in zip(queries, results, strict=True):
             for digit, digits in enumerate(query):
                 for part in range(len(codes[0])):
@@ -232,10 +269,11 @@ class Vnni(Emitter):  # pragma: no cover (as above)
 
 
 class Avx2(Emitter):  # pragma: no cover (as above)
-    """`vpmaddwd` and `vpmaddubsw` on 256 bits; a query of two digits is one of two bytes.
+    """`vpmaddubsw` and `vpmaddwd` on 256 bits; a query of two digits is one of two bytes.
 
-    Two products of codes of 6 bits with signed bytes, and two more, fit in two bytes with a sign:
-    4 * 63 * 127 < 2^15. Those of codes of 8 bits do not, so that each becomes two bytes first.
+    Sums of two products of codes with signed bytes take two bytes, and so do some of these sums:
+    eight of 4 bits, two of 6 bits. Those of codes of 8 bits do not, so that each code becomes two
+    bytes first. There is one multiplication a cycle, so it counts how rarely sums are widened.
     """
 
     feature, lanes, queries, totals = "avx2", 8, 2, 8
@@ -250,29 +288,27 @@ class Avx2(Emitter):  # pragma: no cover (as above)
         self.add_pairs = self.function("llvm.x86.avx2.pmadd.wd", self.vector, *pair)
         pair = self.quarters, self.quarters
         self.add_bytes = self.function("llvm.x86.avx2.pmadd.ub.sw", self.halves, *pair)
+        self.fit = (2**15 - 1) // (2 * (2**bits - 1) * MOST_QUERY)
+        self.groups = max(1, self.fit // (GROUPS[bits][1] // 4))
 
     def sums_of(self, query: Query) -> int:
         """One, of all digits."""
         return 1
 
     def added(
-        self, totals: list[Sums], load: list[Load], queries: list[Query], place: ir.Value
+        self, totals: list[Sums], load: list[list[Load]], queries: list[Query], place: ir.Value
     ) -> list[Sums]:
         """All queries take a vector of lanes before the next is loaded: registers are few."""
-        factors, terms = (
-            (self.wide_factors, self.wide_terms)
-            if self.bits == 8
-            else (self.byte_factors, self.byte_terms)
-        )
-        weights, results = [factors(query, place) for query in queries], [[] for _ in queries]
-        for i, each in enumerate(load):
-            codes = each() if self.bits < 8 else self.parted(each()[0])
-            for q, sums in enumerate(totals):
-                (total,) = sums[i]
-                for term in terms(codes, weights[q]):
-                    total = self.builder.add(total, term)
-                results[q].append([total])
-        return results
+        results = [[Narrow(self, *sums) for sums in vectors] for vectors in totals]
+        for group, vectors in enumerate(load):
+            at = self.builder.add(place, self.address(group * GROUPS[self.bits][1]))
+            weights = [self.factors(query, at) for query in queries]
+            for i, each in enumerate(vectors):
+                codes = self.terms(each())
+                for result, factors in zip(results, weights, strict=True):
+                    for code, factor in zip(codes, factors, strict=True):
+                        result[i].add(code, factor)
+        return [[[each.widened()] for each in vectors] for vectors in results]
 
     def finished(self, totals: list[ir.Value]) -> ir.Value:
         """It is there."""
@@ -282,14 +318,20 @@ class Avx2(Emitter):  # pragma: no cover (as above)
         """Two bytes, everywhere."""
         return self.every(self.half, value, 2 * self.lanes)
 
-    def parted(self, codes: ir.Value) -> list[ir.Value]:
-        """The even ones of codes of a byte, and the odd ones, as two bytes each."""
-        both = self.builder.bitcast(codes, self.halves)
+    def terms(self, codes: list[ir.Value]) -> list[ir.Value]:
+        """Codes as bytes, or the even ones of 8 bits, and the odd ones, as two bytes each."""
+        if self.bits < 8:
+            return [self.builder.bitcast(code, self.quarters) for code in codes]
+        both = self.builder.bitcast(codes[0], self.halves)
         even = self.builder.and_(both, self.all_halves(255))
         return [even, self.builder.lshr(both, self.all_halves(8))]
 
-    def wide_factors(self, query: Query, place: ir.Value) -> list[ir.Value]:
-        """The even ones of a query's bytes and the odd ones, as two bytes, of all its digits."""
+    def factors(self, query: Query, place: ir.Value) -> list[ir.Value]:
+        """A query's bytes, of all its digits, in the same form."""
+        if self.bits < 8:
+            (digits,) = query
+            words = [self.word_of(digits, place, i) for i in range(GROUPS[self.bits][1] // 4)]
+            return [self.builder.bitcast(word, self.quarters) for word in words]
         found = []
         for digits in query:
             both = self.builder.bitcast(self.word_of(digits, place, 0), self.halves)
@@ -298,38 +340,39 @@ class Avx2(Emitter):  # pragma: no cover (as above)
         if len(found) == 1:
             return found[0]
         finer = self.all_halves(FINER)
-        return [
-            self.builder.add(self.builder.mul(a, finer), b) for a, b in zip(*found, strict=True)
-        ]
+        pairs = zip(*found, strict=True)
+        return [self.builder.add(self.builder.mul(a, finer), b) for a, b in pairs]
 
-    def wide_terms(self, codes: list[ir.Value], weights: list[ir.Value]) -> list[ir.Value]:
-        """Products of two bytes each, two by two."""
-        pairs = zip(codes, weights, strict=True)
-        return [self.builder.call(self.add_pairs, pair) for pair in pairs]
 
-    def byte_factors(self, query: Query, place: ir.Value) -> list[ir.Value]:
-        """A query's bytes."""
-        (digits,) = query
-        parts = range(GROUPS[self.bits][1] // 4)
-        words = [self.word_of(digits, place, part) for part in parts]
-        return [self.builder.bitcast(word, self.quarters) for word in words]
+class Narrow:  # pragma: no cover (as above)
+    """A sum that is widened to four bytes where two do not hold more."""
 
-    def byte_terms(self, codes: list[ir.Value], weights: list[ir.Value]) -> list[ir.Value]:
-        """Products of bytes, four by four."""
-        products = [
-            self.builder.call(self.add_bytes, [self.builder.bitcast(code, self.quarters), weight])
-            for code, weight in zip(codes, weights, strict=True)
-        ]
-        both = [self.builder.add(*products[i : i + 2]) for i in range(0, len(products), 2)]
-        return [self.builder.call(self.add_pairs, [each, self.all_halves(1)]) for each in both]
+    def __init__(self, emitter: Avx2, total: ir.Value) -> None:
+        self.emitter, self.total, self.count, self.sum = emitter, total, 0, None
+
+    def add(self, code: ir.Value, factor: ir.Value) -> None:
+        """Add products of two by two."""
+        emitter, builder = self.emitter, self.emitter.builder
+        if emitter.bits == 8:
+            self.total = builder.add(self.total, builder.call(emitter.add_pairs, [code, factor]))
+            return
+        products = builder.call(emitter.add_bytes, [code, factor])
+        self.sum = builder.add(self.sum, products) if self.count else products
+        self.count += 1
+        if self.count == emitter.fit:
+            self.widened()
+
+    def widened(self) -> ir.Value:
+        """The sum so far, in four bytes."""
+        if self.count:
+            emitter, builder = self.emitter, self.emitter.builder
+            pairs = builder.call(emitter.add_pairs, [self.sum, emitter.all_halves(1)])
+            self.total, self.count = builder.add(self.total, pairs), 0
+        return self.total
 
 
 EMITTERS = Vnni, Avx2
 """The best first."""
-
-
-def _flat(totals: list[list[list]]) -> list:  # pragma: no cover (as above)
-    return [total for vectors in totals for each in vectors for total in each]
 
 
 def has_feature(name: str) -> bool:

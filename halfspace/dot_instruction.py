@@ -9,12 +9,7 @@ from .dot_emitters import Emitter, best_emitter
 from .tiles import TILE
 
 DOT = best_emitter()
-"""What the processor has, if anything."""
-
-
-def has_dot_instruction() -> bool:
-    """Whether there are instructions for what kernels are compiled for."""
-    return DOT is not None
+"""What the processor has; None where plain loops are all there is."""
 
 
 def _sums(context, builder, signature, arguments, emitter, queries, digits):  # pragma: no cover

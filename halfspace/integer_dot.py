@@ -2,7 +2,8 @@
 
 Codes and queries lie as `code_rows.py` says. The products are exact (255 * 127 a coordinate: 32
 bits hold the sum for d < 66 000, and a basis of that size is 50 GB), so whatever adds them up gives
-the same mask: `vpdpbusd` where the processor has it (`dot_instruction.py`), plain loops elsewhere.
+the same mask: the instructions of `dot_emitters.py` where the processor has any of them, plain loops
+elsewhere.
 """
 
 from typing import NamedTuple
@@ -11,12 +12,12 @@ import numpy as np
 
 from .code_rows import FINER
 from .dot_instruction import (
+    DOT,
     block_by_4,
     block_by_6,
     block_by_8,
     fill_one,
     fill_two,
-    has_dot_instruction,
     one_by_4,
     one_by_6,
     one_by_8,
@@ -208,7 +209,7 @@ def paired_by_loops(codes, t, ahead, normals, q, count, out):
         _add_products_by_loops(codes, t, normals, 2 * (q + i) + 1, 8, sums)
 
 
-survivors = _survivors_by_instruction if has_dot_instruction() else survivors_by_loops
+survivors = _survivors_by_instruction if DOT else survivors_by_loops
 """Masks of the lanes of tile t whose product with each of some queries reaches its bar.
 
 Parameters
@@ -228,7 +229,7 @@ sums : int32 array, shape (64,)
 out : uint64 array, shape (BLOCK,)
 """
 
-sweep = _sweep_by_instruction if has_dot_instruction() else sweep_by_loops
+sweep = _sweep_by_instruction if DOT else sweep_by_loops
 """Masks of some of 64 tiles for the first query: `out[i]` for each bit i < `last` of `wanted`.
 
 Returned are those bits whose masks are not zero.
@@ -249,7 +250,7 @@ slots, errand : int64 array, Errand
     What else memory is asked for.
 """
 
-products = _products_by_instruction if has_dot_instruction() else products_by_loops
+products = _products_by_instruction if DOT else products_by_loops
 """Products of all lanes of tile t with query q.
 
 Parameters
@@ -261,7 +262,7 @@ out : int32 array, shape (at least 64 tiles,)
     From 64 t on.
 """
 
-paired_products = _paired_by_instruction if has_dot_instruction() else paired_by_loops
+paired_products = _paired_by_instruction if DOT else paired_by_loops
 """Products of all lanes of tile t with some queries of twice the digits, codes of 8 bits.
 
 Parameters

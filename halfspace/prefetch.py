@@ -7,6 +7,7 @@ from numba import config, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from .dot_emitters import Vnni, best_emitter
 from .jit import part
 from .tiles import LINE
 
@@ -52,12 +53,16 @@ def _prefetch_near(address, size):  # pragma: no cover (compiled code only)
         _ask_nearest_cache(line * LINE)
 
 
+@part(inline=True)
 def _no_prefetch(address, size):
     """Interpreted code has no use for it."""
 
 
-prefetch = _no_prefetch if config.DISABLE_JIT else _prefetch
-"""Ask for so many bytes of memory, at least one, from an address on."""
+prefetch = _prefetch if best_emitter() is Vnni else _no_prefetch
+"""Ask for so many bytes of memory, at least one, from an address on, long before they are read.
+
+Of processors without VNNI, one that was measured (Zen 3) is a tenth slower for being asked early.
+"""
 
 _near = _no_prefetch if config.DISABLE_JIT else _prefetch_near
 

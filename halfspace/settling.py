@@ -13,7 +13,7 @@ import numpy as np
 from .code_filter import row_product, row_score
 from .jit import kernel, part
 from .predicate import exact_sign
-from .prefetch import prefetch
+from .prefetch import prefetch, prefetch_row, rows_ahead
 from .query import REGULAR, Halfspace, gamma, rescaled, settled_range
 from .tiles import TILE, lowest_lane
 
@@ -122,8 +122,9 @@ def spread(waiting, number, kinds, first):
 def _by_rows(codes, bare, targets, waiting, count):
     """Settle slots by row codes; how many are inside or open."""
     kept, slots, owners, inside = 0, waiting.slots, waiting.owners, waiting.inside
-    scores, ranges = waiting.scores, targets.ranges
+    scores, ranges, ahead = waiting.scores, targets.ranges, rows_ahead(codes)
     for j in range(count):
+        prefetch_row(codes, slots[min(j + ahead, count - 1)])
         scores[j] = row_product(codes, slots[j], targets.rows, owners[j])
     for j in range(count):
         slot, q, score, sure = slots[j], owners[j], scores[j], inside[j]
@@ -142,8 +143,9 @@ def _by_points(points, norms, given, targets, waiting, count):
     """Settle slots by their points' floats; how many are inside or open."""
     kept, slots, owners, inside = 0, waiting.slots, waiting.owners, waiting.inside
     query, scores = given.like, waiting.scores
-    error = gamma(points.shape[1], query.unit)
+    error, ahead = gamma(points.shape[1], query.unit), rows_ahead(points)
     for j in range(count):
+        prefetch_row(points, slots[min(j + ahead, count - 1)])
         scores[j] = row_score(points, slots[j], targets.narrow, owners[j])
     for j in range(count):
         slot, q = slots[j], owners[j]
