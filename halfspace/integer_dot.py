@@ -2,8 +2,7 @@
 
 Codes and queries lie as `code_rows.py` says. The products are exact (255 * 127 a coordinate: 32
 bits hold the sum for d < 66 000, and a basis of that size is 50 GB), so whatever adds them up gives
-the same mask: the instructions of `dot_emitters.py` where the processor has any of them, plain loops
-elsewhere.
+the same mask: the instructions of `dot_emitters.py` where the processor has any, or plain loops.
 """
 
 from typing import NamedTuple

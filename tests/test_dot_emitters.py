@@ -1,4 +1,4 @@
-"""Integer products in the instructions of every kind that this processor has, not the best alone."""
+"""Integer products in the instructions of every kind that there is, not the best alone."""
 
 import llvmlite.binding
 import numpy as np
