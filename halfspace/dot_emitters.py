@@ -10,12 +10,11 @@ from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
-import llvmlite.binding
 from llvmlite import ir
-from numba import config
 from numba.core import cgutils
 
 from .code_rows import FINER, GROUPS, MOST_QUERY, ROW
+from .jit import has_feature
 from .tiles import TILE
 
 Query = tuple[ir.Value, ...]
@@ -373,15 +372,6 @@ class Narrow:  # pragma: no cover (as above)
 
 EMITTERS = Vnni, Avx2
 """The best first."""
-
-
-def has_feature(name: str) -> bool:
-    """Whether kernels are compiled for a processor that has such instructions."""
-    if config.DISABLE_JIT:
-        return False
-    if config.CPU_FEATURES is not None or config.CPU_NAME:
-        return f"+{name}" in (config.CPU_FEATURES or "").split(",")
-    return bool(llvmlite.binding.get_host_cpu_features().get(name))
 
 
 def best_emitter() -> type[Emitter] | None:

@@ -11,9 +11,10 @@ import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
+import llvmlite.binding
 import numba
 import numpy as np
-from numba import types
+from numba import config, types
 from numba.core.caching import FunctionCache
 from numba.core.compiler import CompileResult
 from numba.core.dispatcher import Dispatcher
@@ -26,6 +27,15 @@ REASSOCIATED = MARGIN_COVERED | {"reassoc"}
 """The same, and any order of summation: for sums over the coordinates of one point."""
 
 _HERE = Path(__file__).resolve().parent
+
+
+def has_feature(name: str) -> bool:
+    """Whether kernels are compiled, for a processor that has instructions of such a name in LLVM."""
+    if config.DISABLE_JIT:
+        return False
+    if config.CPU_FEATURES is not None or config.CPU_NAME:
+        return f"+{name}" in (config.CPU_FEATURES or "").split(",")
+    return bool(llvmlite.binding.get_host_cpu_features().get(name))
 
 
 @functools.cache

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from numba import config, njit
 
-from halfspace import dot_emitters
+from halfspace import jit
 from halfspace.code_rows import BLOCK, FINER, GROUPS, ROW
 from halfspace.dot_emitters import EMITTERS, Avx2, Vnni, best_emitter
 from halfspace.dot_instruction import mask_instruction, pair_instruction, product_instruction
@@ -106,15 +106,15 @@ def test_products_with_queries_of_two_digits(kind, count):
 
 
 def test_the_best_is_what_kernels_are_compiled_for(monkeypatch):
-    monkeypatch.setattr(dot_emitters.config, "DISABLE_JIT", 0)
-    monkeypatch.setattr(dot_emitters.config, "CPU_NAME", "some")
+    monkeypatch.setattr(jit.config, "DISABLE_JIT", 0)
+    monkeypatch.setattr(jit.config, "CPU_NAME", "some")
     for features, want in (
         ("+sse2,+avx2,+avx512vnni", Vnni),
         ("+avx2,-avx512vnni", Avx2),
         ("+avx", None),
         (None, None),
     ):
-        monkeypatch.setattr(dot_emitters.config, "CPU_FEATURES", features)
+        monkeypatch.setattr(jit.config, "CPU_FEATURES", features)
         assert best_emitter() is want
-    monkeypatch.setattr(dot_emitters.config, "DISABLE_JIT", 1)
+    monkeypatch.setattr(jit.config, "DISABLE_JIT", 1)
     assert best_emitter() is None
