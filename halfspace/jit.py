@@ -30,7 +30,7 @@ _HERE = Path(__file__).resolve().parent
 
 
 def has_feature(name: str) -> bool:
-    """Whether kernels are compiled, for a processor that has instructions of such a name in LLVM."""
+    """Whether kernels are compiled for a processor with instructions of that name in LLVM."""
     if config.DISABLE_JIT:
         return False
     if config.CPU_FEATURES is not None or config.CPU_NAME:
