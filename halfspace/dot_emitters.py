@@ -10,13 +10,12 @@ from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
-import llvmlite.binding
 from llvmlite import ir
-from numba import config
 from numba.core import cgutils
 
 from .code_rows import FINER, GROUPS, MOST_QUERY, ROW
-from .tiles import TILE
+from .jit import has_feature
+from .tiles import LINE, TILE
 
 Query = tuple[ir.Value, ...]
 """Addresses of a query's digits, the first for `FINER` of the second."""
@@ -46,10 +45,6 @@ class State(NamedTuple):  # pragma: no cover (it runs where kernels are compiled
         rest = iter(sums)
         totals = [[[next(rest) for _ in each] for each in vectors] for vectors in self.totals]
         return State(row, place, totals)
-
-
-LINE = 64
-"""Bytes that memory gives at a time."""
 
 
 class Emitter:  # pragma: no cover (it runs where kernels are compiled)
@@ -373,15 +368,6 @@ class Narrow:  # pragma: no cover (as above)
 
 EMITTERS = Vnni, Avx2
 """The best first."""
-
-
-def has_feature(name: str) -> bool:
-    """Whether kernels are compiled for a processor that has such instructions."""
-    if config.DISABLE_JIT:
-        return False
-    if config.CPU_FEATURES is not None or config.CPU_NAME:
-        return f"+{name}" in (config.CPU_FEATURES or "").split(",")
-    return bool(llvmlite.binding.get_host_cpu_features().get(name))
 
 
 def best_emitter() -> type[Emitter] | None:

@@ -7,8 +7,7 @@ from numba import config, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from .dot_emitters import Vnni, best_emitter
-from .jit import part
+from .jit import has_feature, part
 from .tiles import LINE
 
 AHEAD_BYTES, LEAST_AHEAD, MOST_AHEAD = 6144, 8, 48
@@ -55,10 +54,10 @@ def _prefetch_near(address, size):  # pragma: no cover (compiled code only)
 
 @part(inline=True)
 def _no_prefetch(address, size):
-    """Interpreted code has no use for it."""
+    """Ask for nothing: interpreted code, or a processor that is slower for being asked."""
 
 
-prefetch = _prefetch if best_emitter() is Vnni else _no_prefetch
+prefetch = _prefetch if has_feature("avx512vnni") else _no_prefetch
 """Ask for so many bytes of memory, at least one, from an address on, long before they are read.
 
 Of processors without VNNI, one that was measured (Zen 3) is a tenth slower for being asked early.
