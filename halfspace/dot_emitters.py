@@ -1,7 +1,7 @@
 """Integer products of codes in the vector instructions of a processor, told to LLVM.
 
 `Vnni` has `vpdpbusd` (AVX-512 VNNI): 64 products an instruction. `Avx2` has `vpmaddwd`, 16 products
-of two bytes each, and where codes are so small that pairs of products fit in two bytes,
+of 16 bits each, and where codes are so small that pairs of products fit in 16 bits,
 `vpmaddubsw`, 32. Instructions see little ahead, and processors guess badly where tiles are left
 out: each load asks memory for what is so many rows ahead, which makes reading up to twice as fast.
 """
@@ -15,7 +15,7 @@ from numba.core import cgutils
 
 from .code_rows import FINER, GROUPS, MOST_QUERY, ROW
 from .jit import has_feature
-from .tiles import TILE
+from .tiles import LINE, TILE
 
 Query = tuple[ir.Value, ...]
 """Addresses of a query's digits, the first for `FINER` of the second."""
@@ -45,10 +45,6 @@ class State(NamedTuple):  # pragma: no cover (it runs where kernels are compiled
         rest = iter(sums)
         totals = [[[next(rest) for _ in each] for each in vectors] for vectors in self.totals]
         return State(row, place, totals)
-
-
-LINE = 64
-"""Bytes that memory gives at a time."""
 
 
 class Emitter:  # pragma: no cover (it runs where kernels are compiled)
@@ -268,11 +264,11 @@ class Vnni(Emitter):  # pragma: no cover (as above)
 
 
 class Avx2(Emitter):  # pragma: no cover (as above)
-    """`vpmaddubsw` and `vpmaddwd` on 256 bits; a query of two digits is one of two bytes.
+    """`vpmaddubsw` and `vpmaddwd` on 256 bits; a query of two digits is one of 16 bits.
 
-    Sums of two products of codes with signed bytes take two bytes, and so do some of these sums:
-    eight of 4 bits, two of 6 bits. Those of codes of 8 bits do not, so that each code becomes two
-    bytes first. There is one multiplication a cycle, so it counts how rarely sums are widened.
+    Sums of two products of codes with signed bytes take 16 bits, and so do some of these sums:
+    eight of 4 bits, two of 6 bits. Those of codes of 8 bits do not, so that each code becomes 16
+    bits first. There is one multiplication a cycle, so it counts how rarely sums are widened.
     """
 
     feature, lanes, queries, totals = "avx2", 8, 2, 8
@@ -314,11 +310,11 @@ class Avx2(Emitter):  # pragma: no cover (as above)
         return totals[0]
 
     def all_halves(self, value: int) -> ir.Constant:
-        """Two bytes, everywhere."""
+        """16 bits, everywhere."""
         return self.every(self.half, value, 2 * self.lanes)
 
     def terms(self, codes: list[ir.Value]) -> list[ir.Value]:
-        """Codes as bytes, or the even ones of 8 bits, and the odd ones, as two bytes each."""
+        """Codes as bytes, or the even ones of 8 bits, and the odd ones, as 16 bits each."""
         if self.bits < 8:
             return [self.builder.bitcast(code, self.quarters) for code in codes]
         both = self.builder.bitcast(codes[0], self.halves)
@@ -344,7 +340,7 @@ class Avx2(Emitter):  # pragma: no cover (as above)
 
 
 class Narrow:  # pragma: no cover (as above)
-    """A sum that is widened to four bytes where two do not hold more."""
+    """A sum that is widened to 32 bits where 16 do not hold more."""
 
     def __init__(self, emitter: Avx2, total: ir.Value) -> None:
         self.emitter, self.total, self.count, self.sum = emitter, total, 0, None
@@ -362,7 +358,7 @@ class Narrow:  # pragma: no cover (as above)
             self.widened()
 
     def widened(self) -> ir.Value:
-        """The sum so far, in four bytes."""
+        """The sum so far, in 32 bits."""
         if self.count:
             emitter, builder = self.emitter, self.emitter.builder
             pairs = builder.call(emitter.add_pairs, [self.sum, emitter.all_halves(1)])

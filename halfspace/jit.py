@@ -11,11 +11,11 @@ import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
-import llvmlite.binding
 import numba
 import numpy as np
-from numba import config, types
+from numba import types
 from numba.core.caching import FunctionCache
+from numba.core.codegen import get_host_cpu_features
 from numba.core.compiler import CompileResult
 from numba.core.dispatcher import Dispatcher
 from numba.extending import overload
@@ -27,15 +27,6 @@ REASSOCIATED = MARGIN_COVERED | {"reassoc"}
 """The same, and any order of summation: for sums over the coordinates of one point."""
 
 _HERE = Path(__file__).resolve().parent
-
-
-def has_feature(name: str) -> bool:
-    """Whether kernels are compiled for a processor with instructions of that name in LLVM."""
-    if config.DISABLE_JIT:
-        return False
-    if config.CPU_FEATURES is not None or config.CPU_NAME:
-        return f"+{name}" in (config.CPU_FEATURES or "").split(",")
-    return bool(llvmlite.binding.get_host_cpu_features().get(name))
 
 
 @functools.cache
@@ -64,6 +55,18 @@ class _StampedCache(FunctionCache):
 
     def _index_key(self, sig, codegen):
         return (*super()._index_key(sig, codegen), self._stamp)
+
+
+def has_feature(name: str) -> bool:
+    """Whether kernels are compiled for a processor that has such instructions.
+
+    It rests on the features that Numba tells LLVM and nothing else: they are in the key of what it
+    caches, so that machines and settings that share a cached kernel agree.
+    """
+    if numba.config.DISABLE_JIT:
+        return False
+    told = numba.config.CPU_FEATURES
+    return f"+{name}" in (get_host_cpu_features() if told is None else told).split(",")
 
 
 def kernel(function: Callable) -> Callable:

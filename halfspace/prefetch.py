@@ -54,14 +54,18 @@ def _prefetch_near(address, size):  # pragma: no cover (compiled code only)
 
 @part(inline=True)
 def _no_prefetch(address, size):
-    """Interpreted code has no use for it."""
+    """Ask for nothing: interpreted code, or a processor that is slower for being asked."""
 
 
-prefetch = _prefetch if has_feature("avx512vnni") else _no_prefetch
-"""Ask for so many bytes of memory, at least one, from an address on, long before they are read.
+EARLY = has_feature("avx512vnni")
+"""Whether to ask for rows while others are read, or just before their turn.
 
-Of processors without VNNI, one that was measured (Zen 3) is a tenth slower for being asked early.
+Of processors with VNNI one was measured to gain by the former (Zen 4), of those without one to
+lose a tenth (Zen 3).
 """
+
+prefetch = _prefetch if EARLY else _no_prefetch
+"""Ask early for so many bytes of memory, at least one, from an address on."""
 
 _near = _no_prefetch if config.DISABLE_JIT else _prefetch_near
 

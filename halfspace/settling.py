@@ -13,7 +13,7 @@ import numpy as np
 from .code_filter import row_product, row_score
 from .jit import kernel, part
 from .predicate import exact_sign
-from .prefetch import prefetch, prefetch_row, rows_ahead
+from .prefetch import EARLY, prefetch, prefetch_row, rows_ahead
 from .query import REGULAR, Halfspace, gamma, rescaled, settled_range
 from .tiles import TILE, lowest_lane
 
@@ -98,7 +98,7 @@ def ask_for(rows, slots, first, last):
 @part(inline=True)
 def ask_for_lanes(rows, t, lanes):
     """Ask memory for the rows of lanes of a tile."""
-    while lanes:
+    while EARLY and lanes:
         prefetch(rows.base + rows.size * (t * TILE + lowest_lane(lanes)), rows.size)
         lanes &= lanes - _ONE
 
@@ -124,7 +124,8 @@ def _by_rows(codes, bare, targets, waiting, count):
     kept, slots, owners, inside = 0, waiting.slots, waiting.owners, waiting.inside
     scores, ranges, ahead = waiting.scores, targets.ranges, rows_ahead(codes)
     for j in range(count):
-        prefetch_row(codes, slots[min(j + ahead, count - 1)])
+        if not EARLY:
+            prefetch_row(codes, slots[min(j + ahead, count - 1)])
         scores[j] = row_product(codes, slots[j], targets.rows, owners[j])
     for j in range(count):
         slot, q, score, sure = slots[j], owners[j], scores[j], inside[j]
@@ -145,7 +146,8 @@ def _by_points(points, norms, given, targets, waiting, count):
     query, scores = given.like, waiting.scores
     error, ahead = gamma(points.shape[1], query.unit), rows_ahead(points)
     for j in range(count):
-        prefetch_row(points, slots[min(j + ahead, count - 1)])
+        if not EARLY:
+            prefetch_row(points, slots[min(j + ahead, count - 1)])
         scores[j] = row_score(points, slots[j], targets.narrow, owners[j])
     for j in range(count):
         slot, q = slots[j], owners[j]

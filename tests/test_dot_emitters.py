@@ -3,12 +3,14 @@
 import llvmlite.binding
 import numpy as np
 import pytest
+from llvmlite import ir
 from numba import config, njit
+from numba.core import cgutils
 
-from halfspace import jit
 from halfspace.code_rows import BLOCK, FINER, GROUPS, ROW
 from halfspace.dot_emitters import EMITTERS, Avx2, Vnni, best_emitter
 from halfspace.dot_instruction import mask_instruction, pair_instruction, product_instruction
+from halfspace.jit import has_feature
 from halfspace.tiles import TILE
 
 from .oracle import unpacked
@@ -19,11 +21,39 @@ ROWS = (1, 3, 4, 5, 9)
 """Groups of rows: fewer than are taken at a time, as many, and some over."""
 
 
+class Spelled(Vnni):
+    """`Vnni` on any processor: its instruction in plain arithmetic."""
+
+    def function(self, name, result, *kinds):
+        if "vpdpbusd" not in name:
+            return super().function(name, result, *kinds)
+        dot = cgutils.get_or_insert_function(
+            self.builder.module, ir.FunctionType(result, kinds), "spelled_dot"
+        )
+        if dot.is_declaration:
+            dot.linkage = "internal"
+            builder = ir.IRBuilder(dot.append_basic_block())
+            total, codes, query = dot.args
+            each, wide = (ir.VectorType(ir.IntType(bits), 4 * self.lanes) for bits in (8, 32))
+            products = builder.mul(
+                builder.zext(builder.bitcast(codes, each), wide),
+                builder.sext(builder.bitcast(query, each), wide),
+            )
+            for j in range(4):
+                places = ir.Constant(self.vector, [4 * lane + j for lane in range(self.lanes)])
+                total = builder.add(total, builder.shuffle_vector(products, products, places))
+            builder.ret(total)
+        return dot
+
+
+KINDS = *EMITTERS, Spelled
+
+
 def _here(kind):
     if config.DISABLE_JIT:
         pytest.skip("kernels are interpreted")
-    if not llvmlite.binding.get_host_cpu_features().get(kind.feature):
-        pytest.skip(f"this processor has no {kind.feature}")
+    if kind is not Spelled and not has_feature(kind.feature):
+        pytest.skip(f"kernels are compiled for a processor without {kind.feature}")
 
 
 def _draws(rng, bits, groups, queries):
@@ -40,7 +70,7 @@ def _draws(rng, bits, groups, queries):
     yield np.full_like(codes, 255), np.broadcast_to(signs, normals.shape).copy()
 
 
-@pytest.mark.parametrize("kind", EMITTERS)
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("bits", sorted(GROUPS))
 @pytest.mark.parametrize("count", [1, BLOCK])
 def test_masks(kind, bits, count):
@@ -65,7 +95,7 @@ def test_masks(kind, bits, count):
             assert masks(codes, normals, bars).tolist() == want.tolist()
 
 
-@pytest.mark.parametrize("kind", EMITTERS)
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("bits", sorted(GROUPS))
 def test_products(kind, bits):
     _here(kind)
@@ -84,7 +114,7 @@ def test_products(kind, bits):
             assert products(codes, normals).tolist() == want.tolist()
 
 
-@pytest.mark.parametrize("kind", EMITTERS)
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("count", [1, 2])
 def test_products_with_queries_of_two_digits(kind, count):
     _here(kind)
@@ -106,15 +136,32 @@ def test_products_with_queries_of_two_digits(kind, count):
 
 
 def test_the_best_is_what_kernels_are_compiled_for(monkeypatch):
-    monkeypatch.setattr(jit.config, "DISABLE_JIT", 0)
-    monkeypatch.setattr(jit.config, "CPU_NAME", "some")
+    monkeypatch.setattr(config, "DISABLE_JIT", 0)
     for features, want in (
         ("+sse2,+avx2,+avx512vnni", Vnni),
         ("+avx2,-avx512vnni", Avx2),
         ("+avx", None),
-        (None, None),
+        ("", None),
     ):
-        monkeypatch.setattr(jit.config, "CPU_FEATURES", features)
+        monkeypatch.setattr(config, "CPU_FEATURES", features)
         assert best_emitter() is want
-    monkeypatch.setattr(jit.config, "DISABLE_JIT", 1)
+    monkeypatch.setattr(config, "CPU_FEATURES", "+avx2")
+    monkeypatch.setattr(config, "DISABLE_JIT", 1)
     assert best_emitter() is None
+
+
+@pytest.mark.parametrize("has", [{"avx2": True}, {"avx2": True, "avx512vnni": True}])
+def test_settings_of_numba_that_change_features_change_the_best(monkeypatch, has):
+    monkeypatch.setattr(config, "DISABLE_JIT", 0)
+    monkeypatch.setattr(config, "CPU_FEATURES", None)
+    host = llvmlite.binding.FeatureMap
+    monkeypatch.setattr(llvmlite.binding, "get_host_cpu_features", lambda: host(has))
+    want = Vnni if "avx512vnni" in has else Avx2
+    # The name alone leaves the features as they are, and kernels in the cache are found by both.
+    for name in (None, "some"):
+        monkeypatch.setattr(config, "CPU_NAME", name)
+        monkeypatch.setattr(config, "ENABLE_AVX", 1, raising=False)
+        assert best_emitter() is want
+        # LLVM ends the process where it is told of instructions that it may not use.
+        monkeypatch.setattr(config, "ENABLE_AVX", 0, raising=False)
+        assert best_emitter() is None
