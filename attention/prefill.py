@@ -27,7 +27,7 @@ APART, MOST_ASKED = 64, 16
 """One in so many queries is asked first, and so many at most."""
 
 CODED_KEY, CODED_COORDINATE, READ_COORDINATE = (
-    (0.6, 0.015, 0.3) if has_feature("avx512vnni") else (1.2, 0.027, 0.75)
+    (0.6, 0.015, 0.3) if has_feature("avx512vnni") else (0.6, 0.036, 0.75)
 )
 """Rough nanoseconds for a key whose codes a query looks at, for each coordinate, and for each
 coordinate of a key that is read, and of its value: on Zen 4 and on Zen 3."""
