@@ -11,8 +11,6 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from halfspace.jit import has_feature
-
 from . import products
 from .bounds import ValueRange
 from .enough import keys_needed
@@ -26,11 +24,11 @@ MANY = 64
 APART, MOST_ASKED = 64, 16
 """One in so many queries is asked first, and so many at most."""
 
-CODED_KEY, CODED_COORDINATE, READ_COORDINATE = (
-    (0.6, 0.015, 0.3) if has_feature("avx512vnni") else (0.6, 0.036, 0.75)
-)
-"""Rough nanoseconds for a key whose codes a query looks at, for each coordinate, and for each
-coordinate of a key that is read, and of its value: on Zen 4 and on Zen 3."""
+CODED_KEY, CODED_COORDINATE = 0.6, 0.015
+"""Rough nanoseconds for a key whose codes a query looks at, and for each coordinate."""
+
+READ_COORDINATE = 0.3
+"""And for each coordinate of a key that is read, and of its value."""
 
 
 def whole_rounding(
