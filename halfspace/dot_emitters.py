@@ -6,6 +6,7 @@ of 16 bits each, and where codes are so small that pairs of products fit in 16 b
 out: each load asks memory for what is so many rows ahead, which makes reading up to twice as fast.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
@@ -15,6 +16,7 @@ from numba.core import cgutils
 
 from .code_rows import FINER, GROUPS, MOST_QUERY, ROW
 from .jit import has_feature
+from .prefetch import NEAREST_CACHE, emit_prefetch
 from .tiles import LINE, TILE
 
 Query = tuple[ir.Value, ...]
@@ -47,7 +49,7 @@ class State(NamedTuple):  # pragma: no cover (it runs where kernels are compiled
         return State(row, place, totals)
 
 
-class Emitter:  # pragma: no cover (it runs where kernels are compiled)
+class Emitter(ABC):  # pragma: no cover (it runs where kernels are compiled)
     """What instructions of any width do with tiles of codes of so many bits."""
 
     feature: str
@@ -71,10 +73,11 @@ class Emitter:  # pragma: no cover (it runs where kernels are compiled)
         self.builder, self.bits = builder, bits
         self.vector = ir.VectorType(self.word, self.lanes)
 
+    @abstractmethod
     def sums_of(self, query: Query) -> int:
         """Sums that a query needs in between for each vector of lanes."""
-        raise NotImplementedError
 
+    @abstractmethod
     def added(
         self, totals: list[Sums], load: list[list[Load]], queries: list[Query], place: ir.Value
     ) -> list[Sums]:
@@ -82,26 +85,15 @@ class Emitter:  # pragma: no cover (it runs where kernels are compiled)
 
         The vectors of a group are loaded by calls; bytes of queries are those from `place` on.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def finished(self, totals: list[ir.Value]) -> ir.Value:
         """The sum of a query, of those that it needed in between."""
-        raise NotImplementedError
 
     def function(self, name: str, result: ir.Type, *kinds: ir.Type) -> ir.Function:
         """An instruction of the processor."""
         kind = ir.FunctionType(result, kinds)
         return cgutils.get_or_insert_function(self.builder.module, kind, name)
-
-    def ask_for(self, address: ir.Value) -> None:
-        """Ask memory for what will be loaded."""
-        pointer = ir.IntType(8).as_pointer()
-        ask = self.function(
-            "llvm.prefetch.p0", ir.VoidType(), pointer, self.word, self.word, self.word
-        )
-        # To be read, in the nearest cache, data.
-        flags = self.word(0), self.word(3), self.word(1)
-        self.builder.call(ask, [self.builder.inttoptr(address, pointer), *flags])
 
     def load(self, address: ir.Value, kind: ir.Type) -> ir.Value:
         """What stands at any address."""
@@ -208,7 +200,7 @@ class Emitter:  # pragma: no cover (it runs where kernels are compiled)
         ]
         if ahead is not None and offset % LINE == 0:
             for place in places:
-                self.ask_for(self.builder.add(place, ahead))
+                emit_prefetch(self.builder, self.builder.add(place, ahead), NEAREST_CACHE)
         return self.bytes_of([self.load(place, self.vector) for place in places])
 
     def store(self, sums: list[ir.Value], to: ir.Value) -> None:

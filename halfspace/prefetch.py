@@ -17,18 +17,24 @@ ANY_CACHE, NEAREST_CACHE = 1, 3
 """How near to keep what was asked for, in LLVM's terms."""
 
 
+def emit_prefetch(  # pragma: no cover (runs while compiling)
+    builder: ir.IRBuilder, address: ir.Value, nearness: int
+) -> None:
+    """Ask for the line of cache at an address, in the code that a builder writes."""
+    pointer, flag = builder.inttoptr(address, ir.IntType(8).as_pointer()), ir.IntType(32)
+    kind = ir.FunctionType(ir.VoidType(), [pointer.type, flag, flag, flag])
+    function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+    # To be read; data.
+    builder.call(function, [pointer, flag(0), flag(nearness), flag(1)])
+
+
 def _prefetching(nearness: int) -> Callable:
     """Make the instruction that asks for a line of cache."""
 
     @intrinsic
     def ask(typing_context, address):  # pragma: no cover (runs while compiling)
         def generate(context, builder, signature, arguments):
-            pointer = builder.inttoptr(arguments[0], ir.IntType(8).as_pointer())
-            flag = ir.IntType(32)
-            kind = ir.FunctionType(ir.VoidType(), [pointer.type, flag, flag, flag])
-            function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-            # To be read; data.
-            builder.call(function, [pointer, flag(0), flag(nearness), flag(1)])
+            emit_prefetch(builder, arguments[0], nearness)
             return context.get_dummy_value()
 
         return types.void(types.int64), generate
